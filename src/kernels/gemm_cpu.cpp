@@ -1,0 +1,188 @@
+#include "kernels/gemm_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/targets_cpu.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/gemm_cpu.cpp"
+#include <hwy/foreach_target.h>  // must come before highway.h
+
+#include <hwy/contrib/math/math-inl.h>
+#include <hwy/highway.h>
+
+#include "kernels/tile_cpu-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace chiasm {
+namespace HWY_NAMESPACE {
+
+// Blocks of x: kBlockRows x kBlockDepth floats stay in L2 while the panels of a task pass by.
+constexpr std::int64_t kBlockRows = 144, kBlockDepth = 512, kTaskPanels = 8;
+
+// x[rows][k0 .. k0 + depth) as tiles of [k][tile rows], tile after tile.
+void pack_rows(ConstMatrixView x, std::int64_t k0, std::int64_t depth, float* out) {
+  for (std::int64_t i = 0; i < x.rows;) {
+    const int height = tile_rows(x.rows - i);
+    for (int r = 0; r < height; ++r) {
+      const float* from = x.row(i + r) + k0;
+      for (std::int64_t k = 0; k < depth; ++k) out[k * height + r] = from[k];
+    }
+    out += depth * height;
+    i += height;
+  }
+}
+
+template <class B>
+HWY_INLINE void tile_of_height(int height, std::int64_t depth, const float* a, const B* b, float* c, std::int64_t ldc,
+                               bool accumulate) {
+  constexpr int kVectors = 2;
+  for (std::int64_t j = 0; j < kPanel; j += kVectors * kLanes) {
+    switch (height) {
+      case kTileRows: tile<kTileRows, kVectors, kTileRows, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
+#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
+      case 8: tile<8, kVectors, 8, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
+#endif
+      case 4: tile<4, kVectors, 4, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
+      case 2: tile<2, kVectors, 2, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
+      default: tile<1, kVectors, 1, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
+    }
+  }
+}
+
+// One panel's strip of `depth` x 32 elements as f32.
+template <class B>
+void widen(const B* from, std::int64_t depth, float* out) {
+  const F32 d;
+  for (std::int64_t i = 0; i < depth * kPanel; i += kLanes) hn::StoreU(load_f32(from + i), d, out + i);
+}
+
+struct Scratch {
+  std::vector<float> rows, sums;
+  float strip[kBlockDepth * kPanel];
+};
+
+// All rows of a packed block times one strip of one panel.
+template <class B>
+void multiply_strip(std::int64_t rows, std::int64_t depth, const float* a, const B* b, float* c, std::int64_t ldc,
+                    bool accumulate) {
+  for (std::int64_t i = 0; i < rows;) {
+    const int height = tile_rows(rows - i);
+    tile_of_height(height, depth, a, b, c + i * ldc, ldc, accumulate);
+    a += depth * height;
+    i += height;
+  }
+}
+
+// Sums of x [rows, K] with panels [first, last) into scratch.sums [rows][(last - first) * kPanel].
+template <class B>
+HWY_NOINLINE void multiply(ConstMatrixView x, const PackedWeight& weight, std::int64_t first, std::int64_t last,
+                           Scratch& scratch) {
+  const std::int64_t total = weight.in_features(), ldc = (last - first) * kPanel;
+  scratch.rows.resize(static_cast<std::size_t>(x.rows * std::min(total, kBlockDepth)));
+  for (std::int64_t k0 = 0; k0 < total; k0 += kBlockDepth) {
+    const std::int64_t depth = std::min(kBlockDepth, total - k0);
+    pack_rows(x, k0, depth, scratch.rows.data());
+    for (std::int64_t p = first; p < last; ++p) {
+      const B* b = reinterpret_cast<const B*>(weight.panel(p)) + k0 * kPanel;
+      float* c = scratch.sums.data() + (p - first) * kPanel;
+      if (sizeof(B) < sizeof(float) && x.rows > 2 * kTileRows) {  // widening once pays from the third tile on
+        widen(b, depth, scratch.strip);
+        multiply_strip(x.rows, depth, scratch.rows.data(), scratch.strip, c, ldc, k0 > 0);
+      } else {
+        multiply_strip(x.rows, depth, scratch.rows.data(), b, c, ldc, k0 > 0);
+      }
+    }
+  }
+}
+
+// out[i] = activation(sum[i] + bias[i]), or added to out.
+void finish_row(const float* sum, const Epilogue& epilogue, const float* bias, std::int64_t count, float* out) {
+  const F32 d;
+  std::int64_t j = 0;
+  if (epilogue.activation != Activation::kGelu) {
+    for (; j + kLanes <= count; j += kLanes) {
+      VF32 v = hn::LoadU(d, sum + j);
+      if (bias != nullptr) v = hn::Add(v, hn::LoadU(d, bias + j));
+      if (epilogue.activation == Activation::kQuickGelu) {
+        const VF32 e = hn::Exp(d, hn::Mul(v, hn::Set(d, -1.702F)));
+        v = hn::Div(v, hn::Add(hn::Set(d, 1.0F), e));
+      }
+      if (epilogue.add_to_out) v = hn::Add(v, hn::LoadU(d, out + j));
+      hn::StoreU(v, d, out + j);
+    }
+  }
+  for (; j < count; ++j) {
+    float v = sum[j];
+    if (bias != nullptr) v += bias[j];
+    if (epilogue.activation == Activation::kQuickGelu) v = v / (1.0F + std::exp(-1.702F * v));
+    if (epilogue.activation == Activation::kGelu) v = 0.5F * v * (1.0F + std::erf(v * 0.70710678118654752F));
+    out[j] = epilogue.add_to_out ? out[j] + v : v;
+  }
+}
+
+// Rows x of the output for panels [first, last).
+void gemm_block(ConstMatrixView x, const PackedWeight& weight, std::int64_t first, std::int64_t last,
+                const Epilogue& epilogue, MatrixView out) {
+  static thread_local Scratch scratch;  // kept from call to call: at most kBlockRows x (kBlockDepth + task columns)
+  const std::int64_t width = (last - first) * kPanel;
+  scratch.sums.resize(static_cast<std::size_t>(x.rows * width));
+  switch (weight.dtype()) {
+    case DType::kBF16:
+      multiply<hwy::bfloat16_t>(x, weight, first, last, scratch);
+      break;
+    case DType::kF16:
+      multiply<hwy::float16_t>(x, weight, first, last, scratch);
+      break;
+    default: multiply<float>(x, weight, first, last, scratch);
+  }
+  const std::int64_t column = first * kPanel, count = std::min(width, weight.out_features() - column);
+  const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias + column;
+  for (std::int64_t i = 0; i < x.rows; ++i)
+    finish_row(scratch.sums.data() + i * width, epilogue, bias, count, out.row(i) + column);
+}
+
+std::int64_t gemm_block_rows() { return kBlockRows / kTileRows * kTileRows; }
+std::int64_t gemm_task_panels() { return kTaskPanels; }
+
+}  // namespace HWY_NAMESPACE
+}  // namespace chiasm
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace chiasm {
+
+HWY_EXPORT(gemm_block);
+HWY_EXPORT(gemm_block_rows);
+HWY_EXPORT(gemm_task_panels);
+
+void gemm_cpu(ThreadPool& threads, ConstMatrixView x, const PackedWeight& weight, const Epilogue& epilogue,
+              MatrixView out) {
+  CHECK(x.cols == weight.in_features() && out.cols == weight.out_features() && x.rows == out.rows);
+  if (x.rows == 0) return;
+  const std::int64_t block = HWY_DYNAMIC_DISPATCH(gemm_block_rows)();
+  const std::int64_t row_blocks = (x.rows + block - 1) / block;
+  const std::int64_t step = HWY_DYNAMIC_DISPATCH(gemm_task_panels)();
+  const std::int64_t column_blocks = (weight.panels() + step - 1) / step;
+  const auto run = [&](std::int64_t task, int) {
+    const std::int64_t row = task / column_blocks * block, first = task % column_blocks * step;
+    const std::int64_t rows = std::min(block, x.rows - row);
+    HWY_DYNAMIC_DISPATCH(gemm_block)
+    (x.row_range(row, rows), weight, first, std::min(weight.panels(), first + step), epilogue,
+     out.row_range(row, rows));
+  };
+  const std::int64_t tasks = row_blocks * column_blocks;
+  // Below this many multiply-adds, waking another thread costs more than it saves.
+  constexpr std::int64_t kWorthThreads = 1 << 19;
+  if (x.rows * weight.in_features() * weight.out_features() < kWorthThreads) {
+    for (std::int64_t i = 0; i < tasks; ++i) run(i, 0);
+  } else {
+    threads.parallel_for(tasks, run);
+  }
+}
+
+}  // namespace chiasm
+#endif  // HWY_ONCE

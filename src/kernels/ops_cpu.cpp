@@ -1,0 +1,253 @@
+// The cpu Ops: splits work over the thread pool and hands it to the Highway kernels.
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/attention_cpu.h"
+#include "kernels/gemm_cpu.h"
+#include "kernels/kv_pool_cpu.h"
+#include "kernels/ops.h"
+#include "kernels/packed_weight.h"
+#include "kernels/rowwise_cpu.h"
+
+namespace chiasm {
+namespace {
+
+bool same_shape(ConstMatrixView a, ConstMatrixView b) { return a.rows == b.rows && a.cols == b.cols; }
+
+float element(const PackedWeight& weight, std::int64_t row, std::int64_t k) {
+  const std::byte* panel = weight.panel(row / kPanel);
+  const std::int64_t at = k * kPanel + row % kPanel;
+  switch (weight.dtype()) {
+    case DType::kBF16: return bf16_to_f32(reinterpret_cast<const std::uint16_t*>(panel)[at]);
+    case DType::kF16: return f16_to_f32(reinterpret_cast<const std::uint16_t*>(panel)[at]);
+    default: return reinterpret_cast<const float*>(panel)[at];
+  }
+}
+
+class CpuOps final : public Ops {
+ public:
+  explicit CpuOps(ThreadPool& threads) : threads_(threads) {}
+
+  std::string_view name() const override { return "cpu"; }
+
+  Result<Matrix> allocate(std::int64_t rows, std::int64_t cols) const override {
+    RETURN_IF_ERROR(byte_count({rows, cols}, DType::kF32));
+    return Matrix(rows, cols);
+  }
+
+  void upload(std::span<const float> from, MatrixView to) const override {
+    CHECK(static_cast<std::int64_t>(from.size()) == to.rows * to.cols);
+    for (std::int64_t i = 0; i < to.rows; ++i) copy_row(from.data() + i * to.cols, to.cols, to.row(i));
+  }
+
+  void download(ConstMatrixView from, std::span<float> to) const override {
+    CHECK(static_cast<std::int64_t>(to.size()) == from.rows * from.cols);
+    for (std::int64_t i = 0; i < from.rows; ++i) copy_row(from.row(i), from.cols, to.data() + i * from.cols);
+  }
+
+  Result<std::unique_ptr<const Weight>> prepare(const TensorView& weight) const override {
+    ASSIGN_OR_RETURN(std::unique_ptr<const Weight> packed, PackedWeight::pack(weight, threads_));
+    return packed;
+  }
+
+  Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override { return KvPoolCpu::make(shape); }
+
+  void matmul(ConstMatrixView x, const Weight& weight, const Epilogue& epilogue, MatrixView out) const override {
+    gemm_cpu(threads_, x, static_cast<const PackedWeight&>(weight), epilogue, out);
+  }
+
+  void embed(std::span<const std::int32_t> ids, const Weight& table, MatrixView out) const override {
+    const auto& packed = static_cast<const PackedWeight&>(table);
+    CHECK(static_cast<std::int64_t>(ids.size()) == out.rows && out.cols == table.in_features());
+    for (std::int64_t i = 0; i < out.rows; ++i) {
+      CHECK(ids[i] >= 0 && ids[i] < table.out_features());
+      for (std::int64_t k = 0; k < out.cols; ++k) out.row(i)[k] = element(packed, ids[i], k);
+    }
+  }
+
+  void layer_norm(ConstMatrixView x, const float* weight, const float* bias, float eps, MatrixView out) const override {
+    CHECK(same_shape(x, out));
+    over_rows(x.rows, x.cols, [&](std::int64_t first, std::int64_t count) {
+      layer_norm_cpu(x.row_range(first, count), weight, bias, eps, out.row_range(first, count));
+    });
+  }
+
+  void rms_norm(ConstMatrixView x, const float* weight, float eps, MatrixView out) const override {
+    CHECK(same_shape(x, out));
+    over_rows(x.rows, x.cols, [&](std::int64_t first, std::int64_t count) {
+      rms_norm_cpu(x.row_range(first, count), weight, eps, out.row_range(first, count));
+    });
+  }
+
+  void silu_mul(ConstMatrixView gate, ConstMatrixView up, MatrixView out) const override {
+    CHECK(same_shape(gate, up) && same_shape(gate, out));
+    over_rows(gate.rows, 4 * gate.cols, [&](std::int64_t first, std::int64_t count) {
+      silu_mul_cpu(gate.row_range(first, count), up.row_range(first, count), out.row_range(first, count));
+    });
+  }
+
+  void rope(MatrixView x, std::int64_t heads, const RopeTable& table) const override {
+    CHECK(same_shape(table.cos, table.sin) && table.cos.rows == x.rows && x.cols == heads * 2 * table.cos.cols);
+    over_rows(x.rows, x.cols, [&](std::int64_t first, std::int64_t count) {
+      rope_cpu(x.row_range(first, count), heads, {table.cos.row_range(first, count), table.sin.row_range(first, count)});
+    });
+  }
+
+  void scatter_rows(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) const override {
+    CHECK(static_cast<std::int64_t>(rows.size()) == from.rows && from.cols == to.cols);
+    for (std::int64_t i = 0; i < from.rows; ++i) copy_row(from.row(i), from.cols, to.row(rows[i]));
+  }
+
+  void gather_rows(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) const override {
+    CHECK(static_cast<std::int64_t>(rows.size()) == to.rows && from.cols == to.cols);
+    for (std::int64_t i = 0; i < to.rows; ++i) copy_row(from.row(rows[i]), from.cols, to.row(i));
+  }
+
+  void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, std::int64_t heads, float scale,
+                 std::span<const std::int64_t> cu_seqlens, MatrixView out) const override {
+    CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out) && q.cols % heads == 0);
+    CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0 && cu_seqlens.back() == q.rows);
+    for (std::size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
+      const std::int64_t first = cu_seqlens[s], count = cu_seqlens[s + 1] - first;
+      attend_segment(q.row_range(first, count), k.row_range(first, count), v.row_range(first, count), heads, scale,
+                     out.row_range(first, count));
+    }
+  }
+
+  void kv_write(ConstMatrixView k, ConstMatrixView v, std::span<const SequenceRows> sequences, std::int64_t layer,
+                KvPool& pool) const override {
+    auto& blocks = static_cast<KvPoolCpu&>(pool);
+    const std::int64_t head_dim = pool.shape().head_dim, width = padded_head_dim(head_dim);
+    CHECK(same_shape(k, v) && k.cols == pool.shape().kv_heads * head_dim);
+    std::int64_t row = 0;
+    for (const SequenceRows& sequence : sequences) {
+      for (std::int64_t token = sequence.past; token < sequence.past + sequence.count; ++token, ++row) {
+        const std::int32_t block = sequence.block_table[token / kKvBlock];
+        const std::int64_t lane = token % kKvBlock;
+        for (std::int64_t h = 0; h < pool.shape().kv_heads; ++h) {
+          float* keys = blocks.keys(layer, block, h) + lane;
+          const float* key = k.row(row) + h * head_dim;
+          for (std::int64_t d = 0; d < head_dim; ++d) keys[d * kKvBlock] = key[d];
+          copy_row(v.row(row) + h * head_dim, head_dim, blocks.values(layer, block, h) + lane * width);
+        }
+      }
+    }
+    CHECK(row == k.rows);
+  }
+
+  void paged_attention(ConstMatrixView q, std::int64_t heads, float scale, std::span<const SequenceRows> sequences,
+                       std::int64_t layer, const KvPool& pool, MatrixView out) const override {
+    const auto& blocks = static_cast<const KvPoolCpu&>(pool);
+    const std::int64_t kv_heads = pool.shape().kv_heads, head_dim = pool.shape().head_dim, group = heads / kv_heads;
+    CHECK(same_shape(q, out) && q.cols == heads * head_dim && heads % kv_heads == 0);
+
+    // A task: up to kQueryTile (token, head) pairs of one sequence that share a kv head.
+    struct Task {
+      const SequenceRows* sequence;
+      std::int64_t first_row, kv_head, begin, end;
+    };
+    std::vector<Task> tasks;
+    std::int64_t row = 0, work = 0;
+    for (const SequenceRows& sequence : sequences) {
+      for (std::int64_t h = 0; h < kv_heads; ++h)
+        for (std::int64_t begin = 0; begin < sequence.count * group; begin += kQueryTile)
+          tasks.push_back({&sequence, row, h, begin, std::min(sequence.count * group, begin + kQueryTile)});
+      row += sequence.count;
+      work += sequence.count * (sequence.past + sequence.count) * q.cols;
+    }
+    CHECK(row == q.rows);
+    run(static_cast<std::int64_t>(tasks.size()), work, [&](std::int64_t i, int) {
+      const Task& task = tasks[i];
+      QueryTile tile;
+      for (std::int64_t pair = task.begin; pair < task.end; ++pair) {
+        const std::int64_t token = pair / group, head = task.kv_head * group + pair % group;
+        tile.query[tile.count] = q.row(task.first_row + token) + head * head_dim;
+        tile.out[tile.count] = out.row(task.first_row + token) + head * head_dim;
+        tile.visible[tile.count++] = task.sequence->past + token + 1;
+      }
+      const std::int64_t visible = task.sequence->past + (task.end - 1) / group + 1;
+      std::vector<KeyValueBlock> keys(static_cast<std::size_t>((visible + kKvBlock - 1) / kKvBlock));
+      for (std::size_t b = 0; b < keys.size(); ++b) keys[b] = blocks.at(layer, task.sequence->block_table[b], task.kv_head);
+      attend_cpu(tile, keys, head_dim, scale);
+    });
+  }
+
+  void copy_kv_block(std::int32_t from, std::int32_t to, KvPool& pool) const override {
+    auto& blocks = static_cast<KvPoolCpu&>(pool);
+    for (std::int64_t layer = 0; layer < pool.shape().layers; ++layer)
+      std::memcpy(blocks.keys(layer, to, 0), blocks.keys(layer, from, 0),
+                  static_cast<std::size_t>(blocks.block_floats()) * sizeof(float));
+  }
+
+ private:
+  static void copy_row(const float* from, std::int64_t count, float* to) {
+    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
+  }
+
+  // Runs tasks on the pool when `work` (about one multiply-add a unit) is worth waking threads for.
+  template <class Task>
+  void run(std::int64_t count, std::int64_t work, const Task& task) const {
+    constexpr std::int64_t kWorthThreads = 1 << 17;
+    if (work < kWorthThreads) {
+      for (std::int64_t i = 0; i < count; ++i) task(i, 0);
+    } else {
+      threads_.parallel_for(count, task);
+    }
+  }
+
+  template <class Rows>
+  void over_rows(std::int64_t rows, std::int64_t cost_per_row, const Rows& body) const {
+    constexpr std::int64_t kChunk = 32;
+    run((rows + kChunk - 1) / kChunk, rows * cost_per_row, [&](std::int64_t chunk, int) {
+      body(chunk * kChunk, std::min(kChunk, rows - chunk * kChunk));
+    });
+  }
+
+  // Every row of one segment sees the whole segment. Keys and values are packed for a few heads at a time: scratch
+  // grows with the rows of the segment, and stays small beside the activations.
+  void attend_segment(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, std::int64_t heads, float scale,
+                      MatrixView out) const {
+    const std::int64_t head_dim = q.cols / heads, width = padded_head_dim(head_dim), rows = q.rows;
+    const std::int64_t blocks = (rows + kKvBlock - 1) / kKvBlock, tiles = (rows + kQueryTile - 1) / kQueryTile;
+    const std::int64_t block_floats = (head_dim + width) * kKvBlock;
+    if (rows == 0) return;
+    constexpr std::int64_t kScratchFloats = 4 << 20;
+    const std::int64_t group = std::clamp<std::int64_t>(kScratchFloats / (blocks * block_floats), 1, heads);
+    Matrix scratch(group * blocks, block_floats);
+    for (std::int64_t h0 = 0; h0 < heads; h0 += group) {
+      const std::int64_t here = std::min(group, heads - h0);
+      run(here * blocks, here * rows * head_dim, [&](std::int64_t i, int) {
+        const std::int64_t h = h0 + i / blocks, first = i % blocks * kKvBlock, count = std::min(kKvBlock, rows - first);
+        float* to = scratch.row(i);
+        pack_block_cpu(k.row_range(first, count).col_range(h * head_dim, head_dim),
+                       v.row_range(first, count).col_range(h * head_dim, head_dim), to, to + head_dim * kKvBlock);
+      });
+      run(here * tiles, here * rows * rows * head_dim, [&](std::int64_t i, int) {
+        const std::int64_t head = i / tiles, first = i % tiles * kQueryTile;
+        std::vector<KeyValueBlock> keys(static_cast<std::size_t>(blocks));
+        for (std::int64_t b = 0; b < blocks; ++b) {
+          const float* at = scratch.row(head * blocks + b);
+          keys[b] = {at, at + head_dim * kKvBlock};
+        }
+        QueryTile tile;
+        for (std::int64_t row = first; row < std::min(rows, first + kQueryTile); ++row) {
+          tile.query[tile.count] = q.row(row) + (h0 + head) * head_dim;
+          tile.out[tile.count] = out.row(row) + (h0 + head) * head_dim;
+          tile.visible[tile.count++] = rows;
+        }
+        attend_cpu(tile, keys, head_dim, scale);
+      });
+    }
+  }
+
+  ThreadPool& threads_;
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> make_cpu_ops(ThreadPool& threads) { return std::make_unique<CpuOps>(threads); }
+
+}  // namespace chiasm

@@ -1,0 +1,355 @@
+// The plain-loop Ops: the reference that defines every result.
+//
+// Matrix products sum in f32, one fused multiply-add after the other over k, so their bits are defined on every
+// machine. Everything else is computed in double and rounded once, so that a faster kernel's distance from here is its
+// own error.
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <utility>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/ops.h"
+
+// Hardware fused multiply-add where the machine has it; without it std::fma is a library call with the same result.
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define CHIASM_FMA_CLONES __attribute__((target_clones("fma", "default")))
+#else
+#define CHIASM_FMA_CLONES
+#endif
+
+namespace chiasm {
+namespace {
+
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 39;  // of one buffer; past the machines these loops are for
+constexpr std::int64_t kPanel = 16;  // output features that are summed side by side; their sums never mix
+
+// f32 [N/16 panels, K, 16], the last panel filled up with zeros.
+class RefWeight final : public Weight {
+ public:
+  RefWeight(const TensorView& tensor, std::int64_t n, std::int64_t k) : Weight(n, k) {
+    panels_.resize(static_cast<std::size_t>((n + kPanel - 1) / kPanel * kPanel * k));
+    for (std::int64_t i = 0; i < n; ++i) {
+      for (std::int64_t j = 0; j < k; ++j) panels_[index(i, j)] = element_as_f32(tensor, i * k + j);
+    }
+  }
+  std::uint64_t bytes() const override { return panels_.size() * sizeof(float); }
+  const float* panel(std::int64_t first_output) const { return panels_.data() + first_output * in_features(); }
+  float at(std::int64_t output, std::int64_t input) const { return panels_[index(output, input)]; }
+
+ private:
+  std::size_t index(std::int64_t output, std::int64_t input) const {
+    return static_cast<std::size_t>((output / kPanel * in_features() + input) * kPanel + output % kPanel);
+  }
+  std::vector<float> panels_;
+};
+
+// Keys and values as [layer][block][token in block][kv_heads * head_dim].
+class RefKvPool final : public KvPool {
+ public:
+  RefKvPool(const KvShape& shape, std::size_t floats) : KvPool(shape), keys_(floats), values_(floats) {}
+  std::uint64_t bytes() const override { return (keys_.size() + values_.size()) * sizeof(float); }
+  std::int64_t width() const { return shape().kv_heads * shape().head_dim; }
+
+  float* key(std::int64_t layer, std::int64_t block, std::int64_t slot) { return &keys_[offset(layer, block, slot)]; }
+  float* value(std::int64_t layer, std::int64_t block, std::int64_t slot) {
+    return &values_[offset(layer, block, slot)];
+  }
+  const float* key(std::int64_t layer, std::int64_t block, std::int64_t slot) const {
+    return &keys_[offset(layer, block, slot)];
+  }
+  const float* value(std::int64_t layer, std::int64_t block, std::int64_t slot) const {
+    return &values_[offset(layer, block, slot)];
+  }
+
+ private:
+  std::size_t offset(std::int64_t layer, std::int64_t block, std::int64_t slot) const {
+    CHECK(layer >= 0 && layer < shape().layers);
+    CHECK(block >= 0 && block < shape().blocks);
+    return static_cast<std::size_t>(((layer * shape().blocks + block) * kKvBlock + slot) * width());
+  }
+  std::vector<float> keys_, values_;
+};
+
+CHIASM_FMA_CLONES
+void panel_sums(const float* x, const float* panel, std::int64_t k, float* sums) {
+  float s[kPanel] = {};
+  for (std::int64_t i = 0; i < k; ++i) {
+    for (std::int64_t j = 0; j < kPanel; ++j) s[j] = std::fma(x[i], panel[i * kPanel + j], s[j]);
+  }
+  std::memcpy(sums, s, sizeof(s));
+}
+
+float activate(float x, Activation activation) {
+  const double v = x;
+  switch (activation) {
+    case Activation::kNone: return x;
+    case Activation::kQuickGelu: return static_cast<float>(v / (1 + std::exp(-1.702 * v)));
+    case Activation::kGelu: return static_cast<float>(0.5 * v * (1 + std::erf(v * 0.70710678118654752440)));
+  }
+  return x;
+}
+
+// One query against `count` keys, in two passes over the scores. key(t) and value(t) give the head's slice of token t.
+template <class Key, class Value>
+void attend(const float* q, std::int64_t head_dim, double scale, std::int64_t count, const Key& key, const Value& value,
+            float* out) {
+  std::vector<double> weights(static_cast<std::size_t>(count));
+  double highest = -INFINITY;
+  for (std::int64_t t = 0; t < count; ++t) {
+    const float* k = key(t);
+    double dot = 0;
+    for (std::int64_t i = 0; i < head_dim; ++i) dot += static_cast<double>(q[i]) * static_cast<double>(k[i]);
+    weights[static_cast<std::size_t>(t)] = dot * scale;
+    highest = std::max(highest, dot * scale);
+  }
+  double total = 0;
+  for (double& weight : weights) total += weight = std::exp(weight - highest);
+  std::vector<double> sum(static_cast<std::size_t>(head_dim), 0.0);
+  for (std::int64_t t = 0; t < count; ++t) {
+    const float* v = value(t);
+    const double weight = weights[static_cast<std::size_t>(t)];
+    for (std::int64_t i = 0; i < head_dim; ++i) sum[static_cast<std::size_t>(i)] += weight * static_cast<double>(v[i]);
+  }
+  for (std::int64_t i = 0; i < head_dim; ++i) out[i] = static_cast<float>(sum[static_cast<std::size_t>(i)] / total);
+}
+
+void check_sequences(std::span<const SequenceRows> sequences, std::int64_t rows) {
+  std::int64_t sum = 0;
+  for (const SequenceRows& sequence : sequences) {
+    CHECK(sequence.past >= 0 && sequence.count >= 0);
+    CHECK(static_cast<std::int64_t>(sequence.block_table.size()) * kKvBlock >= sequence.past + sequence.count);
+    sum += sequence.count;
+  }
+  CHECK(sum == rows);
+}
+
+bool same_shape(ConstMatrixView a, ConstMatrixView b) { return a.rows == b.rows && a.cols == b.cols; }
+
+class RefOps final : public Ops {
+ public:
+  std::string_view name() const override { return "ref"; }
+
+  Result<Matrix> allocate(std::int64_t rows, std::int64_t cols) const override {
+    ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count({rows, cols}, DType::kF32));
+    try {
+      if (bytes <= kMostBytes) return Matrix(rows, cols);
+    } catch (const std::exception&) {  // bad_alloc
+    }
+    return fail(Code::kResourceExhausted, "no memory for a {} x {} buffer ({} bytes)", rows, cols, bytes);
+  }
+
+  void upload(std::span<const float> from, MatrixView to) const override {
+    CHECK(static_cast<std::int64_t>(from.size()) == to.rows * to.cols);
+    for (std::int64_t i = 0; i < to.rows; ++i) std::copy_n(from.data() + i * to.cols, to.cols, to.row(i));
+  }
+
+  void download(ConstMatrixView from, std::span<float> to) const override {
+    CHECK(static_cast<std::int64_t>(to.size()) == from.rows * from.cols);
+    for (std::int64_t i = 0; i < from.rows; ++i) std::copy_n(from.row(i), from.cols, to.data() + i * from.cols);
+  }
+
+  Result<std::unique_ptr<const Weight>> prepare(const TensorView& weight) const override {
+    if (weight.shape.empty())
+      return fail(Code::kInvalidArgument, "expected a weight of 1 or more dimensions, got a scalar");
+    if (weight.dtype != DType::kF32 && weight.dtype != DType::kBF16 && weight.dtype != DType::kF16) {
+      return fail(Code::kInvalidArgument, "expected a weight in F32, BF16 or F16, got {}", dtype_name(weight.dtype));
+    }
+    ASSIGN_OR_RETURN(const std::int64_t count, element_count(weight.shape));
+    ASSIGN_OR_RETURN(const std::int64_t k, element_count(Shape(weight.shape.begin() + 1, weight.shape.end())));
+    CHECK(weight.bytes.size() == static_cast<std::uint64_t>(count) * size_of(weight.dtype));
+    try {
+      return std::make_unique<RefWeight>(weight, weight.shape[0], k);
+    } catch (const std::exception&) {  // bad_alloc, or length_error
+      return fail(Code::kResourceExhausted, "no memory for a weight of shape {}", shape_text(weight.shape));
+    }
+  }
+
+  Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override {
+    const Shape sizes{shape.layers, shape.blocks, kKvBlock, shape.kv_heads, shape.head_dim};
+    ASSIGN_OR_RETURN(const std::int64_t count, element_count(sizes));
+    ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count(sizes, DType::kF32));
+    try {
+      if (bytes <= kMostBytes) return std::make_unique<RefKvPool>(shape, static_cast<std::size_t>(count));
+    } catch (const std::exception&) {  // bad_alloc
+    }
+    return fail(Code::kResourceExhausted, "no memory for a KV pool of {} blocks (2 x {} bytes)", shape.blocks, bytes);
+  }
+
+  void matmul(ConstMatrixView x, const Weight& weight, const Epilogue& epilogue, MatrixView out) const override {
+    const auto& w = static_cast<const RefWeight&>(weight);
+    CHECK(x.cols == w.in_features() && out.cols == w.out_features() && out.rows == x.rows);
+    for (std::int64_t n = 0; n < out.cols; n += kPanel) {
+      for (std::int64_t m = 0; m < x.rows; ++m) {
+        float sums[kPanel];
+        panel_sums(x.row(m), w.panel(n), x.cols, sums);
+        for (std::int64_t j = 0; j < std::min(kPanel, out.cols - n); ++j) {
+          const float biased = epilogue.bias != nullptr ? sums[j] + epilogue.bias[n + j] : sums[j];
+          const float value = activate(biased, epilogue.activation);
+          float& target = out.row(m)[n + j];
+          target = epilogue.add_to_out ? target + value : value;
+        }
+      }
+    }
+  }
+
+  void embed(std::span<const std::int32_t> ids, const Weight& table, MatrixView out) const override {
+    const auto& w = static_cast<const RefWeight&>(table);
+    CHECK(out.rows == static_cast<std::int64_t>(ids.size()) && out.cols == w.in_features());
+    for (std::int64_t i = 0; i < out.rows; ++i) {
+      const std::int32_t id = ids[static_cast<std::size_t>(i)];
+      CHECK(id >= 0 && id < w.out_features());
+      for (std::int64_t j = 0; j < out.cols; ++j) out.row(i)[j] = w.at(id, j);
+    }
+  }
+
+  void layer_norm(ConstMatrixView x, const float* weight, const float* bias, float eps, MatrixView out) const override {
+    CHECK(same_shape(x, out));
+    for (std::int64_t i = 0; i < x.rows; ++i) {
+      const float* row = x.row(i);
+      double mean = 0, variance = 0;
+      for (std::int64_t j = 0; j < x.cols; ++j) mean += static_cast<double>(row[j]);
+      mean /= static_cast<double>(x.cols);
+      for (std::int64_t j = 0; j < x.cols; ++j) variance += (row[j] - mean) * (row[j] - mean);
+      variance /= static_cast<double>(x.cols);
+      const double inverse = 1 / std::sqrt(variance + static_cast<double>(eps));
+      for (std::int64_t j = 0; j < x.cols; ++j) {
+        out.row(i)[j] = static_cast<float>((row[j] - mean) * inverse * static_cast<double>(weight[j]) +
+                                           static_cast<double>(bias[j]));
+      }
+    }
+  }
+
+  void rms_norm(ConstMatrixView x, const float* weight, float eps, MatrixView out) const override {
+    CHECK(same_shape(x, out));
+    for (std::int64_t i = 0; i < x.rows; ++i) {
+      const float* row = x.row(i);
+      double squares = 0;
+      for (std::int64_t j = 0; j < x.cols; ++j) squares += static_cast<double>(row[j]) * static_cast<double>(row[j]);
+      const double inverse = 1 / std::sqrt(squares / static_cast<double>(x.cols) + static_cast<double>(eps));
+      for (std::int64_t j = 0; j < x.cols; ++j)
+        out.row(i)[j] = static_cast<float>(row[j] * inverse * static_cast<double>(weight[j]));
+    }
+  }
+
+  void silu_mul(ConstMatrixView gate, ConstMatrixView up, MatrixView out) const override {
+    CHECK(same_shape(gate, up) && same_shape(gate, out));
+    for (std::int64_t i = 0; i < gate.rows; ++i) {
+      for (std::int64_t j = 0; j < gate.cols; ++j) {
+        const double g = gate.row(i)[j];
+        out.row(i)[j] = static_cast<float>(g / (1 + std::exp(-g)) * static_cast<double>(up.row(i)[j]));
+      }
+    }
+  }
+
+  void rope(MatrixView x, std::int64_t heads, const RopeTable& table) const override {
+    CHECK(heads > 0 && x.cols % (2 * heads) == 0);
+    const std::int64_t half = x.cols / heads / 2;
+    CHECK(table.cos.rows == x.rows && table.cos.cols == half && same_shape(table.cos, table.sin));
+    for (std::int64_t i = 0; i < x.rows; ++i) {
+      for (std::int64_t h = 0; h < heads; ++h) {
+        float* first = x.row(i) + h * 2 * half;
+        float* second = first + half;
+        for (std::int64_t j = 0; j < half; ++j) {
+          const double c = table.cos.row(i)[j], s = table.sin.row(i)[j], a = first[j], b = second[j];
+          first[j] = static_cast<float>(a * c - b * s);
+          second[j] = static_cast<float>(b * c + a * s);
+        }
+      }
+    }
+  }
+
+  void scatter_rows(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) const override {
+    CHECK(from.rows == static_cast<std::int64_t>(rows.size()) && from.cols == to.cols);
+    for (std::int64_t i = 0; i < from.rows; ++i) {
+      const std::int32_t row = rows[static_cast<std::size_t>(i)];
+      CHECK(row >= 0 && row < to.rows);
+      std::copy_n(from.row(i), from.cols, to.row(row));
+    }
+  }
+
+  void gather_rows(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) const override {
+    CHECK(to.rows == static_cast<std::int64_t>(rows.size()) && from.cols == to.cols);
+    for (std::int64_t i = 0; i < to.rows; ++i) {
+      const std::int32_t row = rows[static_cast<std::size_t>(i)];
+      CHECK(row >= 0 && row < from.rows);
+      std::copy_n(from.row(row), to.cols, to.row(i));
+    }
+  }
+
+  void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, std::int64_t heads, float scale,
+                 std::span<const std::int64_t> cu_seqlens, MatrixView out) const override {
+    CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out));
+    CHECK(heads > 0 && q.cols % heads == 0);
+    CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0 && cu_seqlens.back() == q.rows);
+    CHECK(std::is_sorted(cu_seqlens.begin(), cu_seqlens.end()));
+    const std::int64_t head_dim = q.cols / heads;
+    for (std::size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
+      const std::int64_t begin = cu_seqlens[s], end = cu_seqlens[s + 1];
+      for (std::int64_t i = begin; i < end; ++i) {
+        for (std::int64_t column = 0; column < q.cols; column += head_dim) {
+          attend(
+              q.row(i) + column, head_dim, static_cast<double>(scale), end - begin,
+              [&](std::int64_t t) { return k.row(begin + t) + column; },
+              [&](std::int64_t t) { return v.row(begin + t) + column; }, out.row(i) + column);
+        }
+      }
+    }
+  }
+
+  void kv_write(ConstMatrixView k, ConstMatrixView v, std::span<const SequenceRows> sequences, std::int64_t layer,
+                KvPool& pool) const override {
+    auto& p = static_cast<RefKvPool&>(pool);
+    CHECK(same_shape(k, v) && k.cols == p.width());
+    check_sequences(sequences, k.rows);
+    std::int64_t row = 0;
+    for (const SequenceRows& sequence : sequences) {
+      for (std::int64_t t = sequence.past; t < sequence.past + sequence.count; ++t, ++row) {
+        const std::int32_t block = sequence.block_table[static_cast<std::size_t>(t / kKvBlock)];
+        std::copy_n(k.row(row), k.cols, p.key(layer, block, t % kKvBlock));
+        std::copy_n(v.row(row), v.cols, p.value(layer, block, t % kKvBlock));
+      }
+    }
+  }
+
+  void paged_attention(ConstMatrixView q, std::int64_t heads, float scale, std::span<const SequenceRows> sequences,
+                       std::int64_t layer, const KvPool& pool, MatrixView out) const override {
+    const auto& p = static_cast<const RefKvPool&>(pool);
+    const std::int64_t head_dim = p.shape().head_dim;
+    CHECK(same_shape(q, out) && q.cols == heads * head_dim && heads % p.shape().kv_heads == 0);
+    check_sequences(sequences, q.rows);
+    const std::int64_t group = heads / p.shape().kv_heads;
+    std::int64_t row = 0;
+    for (const SequenceRows& sequence : sequences) {
+      const auto block = [&](std::int64_t t) { return sequence.block_table[static_cast<std::size_t>(t / kKvBlock)]; };
+      for (std::int64_t j = 0; j < sequence.count; ++j, ++row) {
+        for (std::int64_t h = 0; h < heads; ++h) {
+          const std::int64_t column = h / group * head_dim;
+          attend(
+              q.row(row) + h * head_dim, head_dim, static_cast<double>(scale), sequence.past + j + 1,
+              [&](std::int64_t t) { return p.key(layer, block(t), t % kKvBlock) + column; },
+              [&](std::int64_t t) { return p.value(layer, block(t), t % kKvBlock) + column; },
+              out.row(row) + h * head_dim);
+        }
+      }
+    }
+  }
+
+  void copy_kv_block(std::int32_t from, std::int32_t to, KvPool& pool) const override {
+    auto& p = static_cast<RefKvPool&>(pool);
+    if (from == to) return;
+    for (std::int64_t layer = 0; layer < p.shape().layers; ++layer) {
+      std::copy_n(p.key(layer, from, 0), kKvBlock * p.width(), p.key(layer, to, 0));
+      std::copy_n(p.value(layer, from, 0), kKvBlock * p.width(), p.value(layer, to, 0));
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Ops> make_ref_ops() { return std::make_unique<RefOps>(); }
+
+}  // namespace chiasm

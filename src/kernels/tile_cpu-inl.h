@@ -1,0 +1,86 @@
+// The inner loop under every product: a tile of MR rows and NV vectors of columns, summed over k in order.
+//
+// Every element of C is one chain of fused multiply-adds from k = 0 up, whatever MR, NV or the vector width: that is
+// what makes results independent of how many rows are computed together (see the row contract in ops.h).
+// Included once per Highway target.
+#if defined(CHIASM_KERNELS_TILE_CPU_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef CHIASM_KERNELS_TILE_CPU_INL_H_
+#undef CHIASM_KERNELS_TILE_CPU_INL_H_
+#else
+#define CHIASM_KERNELS_TILE_CPU_INL_H_
+#endif
+
+#include <cstdint>
+
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace chiasm {
+namespace HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+using F32 = hn::CappedTag<float, 16>;  // one vector, at most 16 lanes
+using VF32 = hn::Vec<F32>;
+constexpr std::int64_t kLanes = static_cast<std::int64_t>(hn::MaxLanes(F32()));
+
+// Rows of the tallest tile: as many accumulators as the register file holds beside two columns and a broadcast.
+#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
+constexpr int kTileRows = 12;
+#else
+constexpr int kTileRows = 6;
+#endif
+
+HWY_INLINE VF32 load_f32(const float* p) { return hn::LoadU(F32(), p); }
+HWY_INLINE VF32 load_f32(const hwy::bfloat16_t* p) {
+  return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, F32>(), p));
+}
+HWY_INLINE VF32 load_f32(const hwy::float16_t* p) {
+  return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), p));
+}
+
+// c[i][0 .. NV vectors) (+)= sum over k of a[k * kStep + i * kRow] * b[k * ldb ..].
+template <int MR, int NV, std::int64_t kStep, std::int64_t kRow, class B>
+HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const B* HWY_RESTRICT b, std::int64_t ldb,
+                     float* HWY_RESTRICT c, std::int64_t ldc, bool accumulate) {
+  const F32 d;
+  VF32 acc[MR][NV];
+  if (accumulate) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = hn::LoadU(d, c + i * ldc + j * kLanes);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = hn::Zero(d);
+  }
+  for (std::int64_t k = 0; k < depth; ++k) {
+    VF32 column[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) column[j] = load_f32(b + k * ldb + j * kLanes);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const VF32 row = hn::Set(d, a[k * kStep + i * kRow]);
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(row, column[j], acc[i][j]);
+    }
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) hn::StoreU(acc[i][j], d, c + i * ldc + j * kLanes);
+}
+
+// The tile height to use when `rows` are left: the tallest that fits.
+HWY_INLINE int tile_rows(std::int64_t rows) {
+  if (rows >= kTileRows) return kTileRows;
+  return rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace chiasm
+HWY_AFTER_NAMESPACE();
+
+#endif  // CHIASM_KERNELS_TILE_CPU_INL_H_
