@@ -1,0 +1,86 @@
+// A checkpoint folder as published on the hub: its files mapped, its tensors under canonical names.
+//
+// Canonical names are the hub's of Qwen2-VL: "visual.*", "model.*", "lm_head.weight"; files that say "model.visual.*"
+// or "model.language_model.*" are read as well. A role maps and checks its own tensors only. Missing, unexpected and
+// misshapen tensors are all listed by name in one error. Thread contract: immutable after open.
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/digest.h"
+#include "base/result.h"
+#include "models/config.h"
+#include "tensor/safetensors.h"
+
+namespace chiasm {
+
+enum class Role : std::uint8_t { kVision, kLanguage, kWhole };
+
+struct ExpectedTensor {
+  std::string name;
+  Shape shape;
+};
+
+// Every tensor of a part as `config` implies it, canonical names, in the order of computation.
+std::vector<ExpectedTensor> expected_vision_tensors(const VisionConfig& config);
+std::vector<ExpectedTensor> expected_language_tensors(const TextConfig& config);  // lm_head.weight only if not tied
+
+class Checkpoint {
+ public:
+  // A vision-only or language-only folder (as `chiasm split` writes them) opens for that role; for another role the
+  // error says which part the folder lacks.
+  static Result<Checkpoint> open(const std::filesystem::path& dir, Role role);
+
+  const std::filesystem::path& dir() const { return dir_; }
+  const ModelConfig& config() const { return config_; }
+  Role role() const { return role_; }
+
+  // By canonical name. Absent: an error naming folder and tensor.
+  Result<TensorView> tensor(std::string_view name) const;
+  bool contains(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
+  std::vector<std::string> names() const;  // canonical, sorted
+
+  // The tensor's pages may leave this process's memory: its bytes were copied elsewhere.
+  void release(std::string_view name) const;
+  void release(std::string_view name, std::span<const std::byte> part) const;  // a part of tensor(name).bytes
+
+ private:
+  struct Place {
+    std::shared_ptr<const SafetensorsFile> file;
+    std::string stored_name;
+  };
+  std::filesystem::path dir_;
+  Role role_ = Role::kWhole;
+  ModelConfig config_;
+  std::map<std::string, Place, std::less<>> tensors_;
+};
+
+// H over the sorted (name, dtype, shape, H of the bytes) of all vision tensors, and the vision config. Needs a
+// checkpoint opened for vision. The same for a split, resharded or whole checkpoint. Reads every vision tensor, and
+// releases its pages again.
+Result<Digest> compute_vision_digest(const Checkpoint& checkpoint);
+
+// The vision digest a folder carries: a language-only folder has it in vision_digest.json (written by split), any other
+// computes it and remembers it in a cache file keyed by the files' names, sizes and times, so that asking again is
+// free. The cache lies in $XDG_CACHE_HOME/chiasm/digests, or ~/.cache/chiasm/digests; a cache that cannot be written or
+// read costs time only.
+Result<Digest> vision_digest_of(const std::filesystem::path& dir);
+// The same with a cache folder of the caller's choice; an empty path for none.
+Result<Digest> vision_digest_of(const std::filesystem::path& dir, const std::filesystem::path& cache);
+
+// Writes out/vision and out/language: each loadable for its role, both carrying the vision digest. `out` must not exist
+// or be empty; it appears complete or not at all. Tensors keep dtype and bytes and get canonical names; what the model
+// does not use (rotary buffers, a tied lm_head.weight) is left out. Files of more than `shard_bytes` of tensors are cut
+// into shards with an index. `progress(done_bytes, total_bytes)` may be null.
+Status split_checkpoint(const std::filesystem::path& dir, const std::filesystem::path& out,
+                        const std::function<void(std::uint64_t, std::uint64_t)>& progress,
+                        std::uint64_t shard_bytes = 2ULL << 30);
+
+}  // namespace chiasm

@@ -1,0 +1,72 @@
+// For tests: the reference's stages for the demo checkpoint (tests/goldens/toytown, or the one outside the repository
+// that CHIASM_SHARED names), and the implementations of Ops that every golden holds for.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <iostream>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/check.h"
+#include "base/json.h"
+#include "base/thread_pool.h"
+#include "kernels/ops.h"
+#include "models/layout.h"
+#include "tensor/safetensors.h"
+
+namespace chiasm {
+
+// One picture with its question, as the reference saw them.
+struct GoldenPicture {
+  std::string name;
+  Grid grid;
+  std::vector<std::int32_t> input_ids, generated_ids;
+  std::int64_t rope_delta = 0;
+};
+
+struct GoldenSet {
+  std::filesystem::path model_dir, goldens_dir;
+  std::unique_ptr<SafetensorsFile> tensors;
+  std::vector<GoldenPicture> pictures;          // those with tensors
+  double features_limit = 0, logits_limit = 0;  // the allowed relative L2
+};
+
+// Tensor "PICTURE/stage" as f32 in a matrix of its first dimension's rows (one row for a vector).
+Matrix golden_matrix(const SafetensorsFile& file, const std::string& picture, const std::string& stage);
+
+// Whether an I32 tensor holds these rows.
+bool golden_equals(const SafetensorsFile& file, const std::string& name,
+                   const std::array<std::vector<std::int32_t>, 3>& rows);
+
+// [1, 2, 3] of a golden's JSON; a broken golden stops the test.
+std::vector<std::int32_t> golden_integers(const JsonValue& list);
+template <class T>
+T must(Result<T> result) {
+  if (!result) {
+    std::cerr << result.error().message << "\n";
+    CHECK(!"a golden file is broken");
+  }
+  return std::move(*result);
+}
+
+// `where` is "committed" or "shared". Absent: null, and `why` says what is missing.
+std::unique_ptr<GoldenSet> find_golden_set(const std::string& where, std::string& why);
+
+// An Ops by name ("ref", "cpu") with what it stands on.
+struct TestOps {
+  std::unique_ptr<ThreadPool> threads;
+  std::unique_ptr<Ops> ops;
+};
+TestOps make_test_ops(const std::string& name);
+
+// |a - b| / |b|, in double.
+double relative_l2(ConstMatrixView a, ConstMatrixView b);
+
+// Whether the bits are the same, shapes included.
+bool same_bits(ConstMatrixView a, ConstMatrixView b);
+
+}  // namespace chiasm

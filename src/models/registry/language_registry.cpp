@@ -1,0 +1,21 @@
+#include "models/language_model.h"
+#include "models/qwen2_vl/language.h"
+#include "models/registry/family.h"
+
+namespace chiasm {
+namespace {
+
+using Load = Result<std::unique_ptr<const LanguageModel>> (*)(const Checkpoint&, const Ops&);
+
+constexpr Family<Load> kFamilies[] = {
+    {"qwen2_vl", &load_qwen2_vl_language},
+};
+
+}  // namespace
+
+Result<std::unique_ptr<const LanguageModel>> load_language_model(const Checkpoint& checkpoint, const Ops& ops) {
+  ASSIGN_OR_RETURN(const Load load, find_family<Load>(kFamilies, checkpoint.config().model_type));
+  return load(checkpoint, ops);
+}
+
+}  // namespace chiasm

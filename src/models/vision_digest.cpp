@@ -1,0 +1,154 @@
+// The name of a vision encoder: what it is made of, not how its files are cut.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include <nlohmann/json.hpp>
+#include <sys/stat.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/thread_pool.h"
+#include "models/checkpoint.h"
+#include "models/vision_digest_file.h"
+#include "models/weight_files.h"
+
+namespace chiasm {
+namespace {
+
+constexpr std::string_view kFormat = "chiasm.vision_digest/1";
+constexpr std::uint64_t kMaxDigestFile = 64 << 10;
+
+Digest config_digest(const VisionConfig& config) {
+  Hasher hasher;
+  hasher.add("depth", config.depth).add("embed_dim", config.embed_dim).add("hidden_size", config.hidden_size);
+  hasher.add("num_heads", config.num_heads).add("intermediate_size", config.intermediate_size);
+  hasher.add("in_channels", config.in_channels).add("patch_size", config.patch_size);
+  hasher.add("spatial_merge_size", config.spatial_merge_size);
+  hasher.add("temporal_patch_size", config.temporal_patch_size).add("hidden_act", config.hidden_act);
+  hasher.add("window_size", config.window_size);
+  for (const std::int64_t block : config.fullatt_block_indexes) hasher.add("fullatt_block_index", block);
+  return hasher.finish();
+}
+
+// H of a tensor's bytes; its pages leave memory as it goes.
+Digest bytes_digest(const Checkpoint& checkpoint, std::string_view name, std::span<const std::byte> bytes) {
+  constexpr std::size_t kPart = 4U << 20;
+  Hasher hasher;
+  for (std::size_t begin = 0; begin < bytes.size(); begin += kPart) {
+    const auto part = bytes.subspan(begin, std::min(kPart, bytes.size() - begin));
+    hasher.update(part);
+    checkpoint.release(name, part);
+  }
+  return hasher.finish();
+}
+
+// What the files are now: another path, size, time or inode is another key.
+Result<Digest> cache_key(const std::filesystem::path& dir, const std::vector<WeightFile>& files) {
+  Hasher hasher;
+  hasher.add("format", kFormat);
+  const auto add = [&](const std::filesystem::path& path) -> Status {
+    std::error_code error;
+    const auto absolute = std::filesystem::canonical(path, error);
+    struct stat info{};
+    if (error || ::stat(absolute.c_str(), &info) != 0)
+      return fail(Code::kNotFound, "{}: {}", path.string(), error ? error.message() : std::strerror(errno));
+    hasher.add("path", absolute.native()).add("size", std::int64_t{info.st_size});
+    hasher.add("device", static_cast<std::int64_t>(info.st_dev)).add("inode", static_cast<std::int64_t>(info.st_ino));
+    hasher.add("seconds", std::int64_t{info.st_mtim.tv_sec}).add("nanoseconds", std::int64_t{info.st_mtim.tv_nsec});
+    return {};
+  };
+  RETURN_IF_ERROR(add(dir / "config.json"));
+  for (const WeightFile& file : files) {
+    if (!file.has_vision) continue;
+    RETURN_IF_ERROR(add(file.path));
+  }
+  return hasher.finish();
+}
+
+std::filesystem::path default_cache() {
+  const char* cache = std::getenv("XDG_CACHE_HOME");
+  if (cache != nullptr && cache[0] == '/') return std::filesystem::path(cache) / "chiasm" / "digests";
+  const char* home = std::getenv("HOME");
+  if (home != nullptr && home[0] == '/') return std::filesystem::path(home) / ".cache" / "chiasm" / "digests";
+  return {};
+}
+
+}  // namespace
+
+Result<Digest> compute_vision_digest(const Checkpoint& checkpoint) {
+  if (checkpoint.role() == Role::kLanguage)
+    return fail(Code::kInvalidArgument, "{}: opened for language, its vision tensors are not there",
+                checkpoint.dir().string());
+  struct Entry {
+    std::string name;
+    TensorView view;
+    Digest digest;
+  };
+  std::vector<Entry> entries;
+  std::uint64_t total = 0;
+  for (auto& [name, shape] : expected_vision_tensors(checkpoint.config().vision)) {
+    ASSIGN_OR_RETURN(TensorView view, checkpoint.tensor(name));
+    total += view.bytes.size();
+    entries.push_back({std::move(name), std::move(view), {}});
+  }
+  // Large tensors first, so that no thread is left alone with one at the end.
+  std::sort(entries.begin(), entries.end(),
+            [](const Entry& a, const Entry& b) { return a.view.bytes.size() > b.view.bytes.size(); });
+  ThreadPool pool(total > (32U << 20) ? 0 : 1);
+  pool.parallel_for(static_cast<std::int64_t>(entries.size()), [&](std::int64_t i, int) {
+    Entry& entry = entries[static_cast<std::size_t>(i)];
+    entry.digest = bytes_digest(checkpoint, entry.name, entry.view.bytes);
+  });
+  std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
+
+  Hasher hasher;
+  hasher.add("format", kFormat).add("vision_config", config_digest(checkpoint.config().vision));
+  for (const Entry& entry : entries) {
+    hasher.add("name", entry.name).add("dtype", dtype_name(entry.view.dtype));
+    hasher.add("dimensions", static_cast<std::int64_t>(entry.view.shape.size()));
+    for (const std::int64_t size : entry.view.shape) hasher.add("size", size);
+    hasher.add("bytes", entry.digest);
+  }
+  return hasher.finish();
+}
+
+Status write_vision_digest_file(const std::filesystem::path& path, const Digest& digest) {
+  const std::string text = nlohmann::ordered_json{{"format", kFormat}, {"vision_digest", digest.hex()}}.dump(2) + "\n";
+  return publish_file(path, {std::as_bytes(std::span(text))});
+}
+
+Result<Digest> read_vision_digest_file(const std::filesystem::path& path) {
+  ASSIGN_OR_RETURN(const Json json, Json::load(path.string(), kMaxDigestFile));
+  ASSIGN_OR_RETURN(const JsonValue format, json.root().at("format"));
+  ASSIGN_OR_RETURN(const std::string_view format_text, format.string());
+  if (format_text != kFormat)
+    return fail(Code::kInvalidArgument, "{}: expected '{}', got '{}'", format.where(), kFormat, format_text);
+  ASSIGN_OR_RETURN(const JsonValue value, json.root().at("vision_digest"));
+  ASSIGN_OR_RETURN(const std::string_view hex, value.string());
+  const auto digest = Digest::from_hex(hex);
+  if (!digest) return fail_in(value.where(), digest.error());
+  return *digest;
+}
+
+Result<Digest> vision_digest_of(const std::filesystem::path& dir) { return vision_digest_of(dir, default_cache()); }
+
+Result<Digest> vision_digest_of(const std::filesystem::path& dir, const std::filesystem::path& cache) {
+  ASSIGN_OR_RETURN(const std::vector<WeightFile> files, find_weight_files(dir));
+  if (std::none_of(files.begin(), files.end(), [](const WeightFile& file) { return file.has_vision; })) {
+    auto carried = read_vision_digest_file(dir / kVisionDigestFile);
+    if (!carried && carried.error().code == Code::kNotFound)
+      return fail(Code::kNotFound, "{}: holds neither vision tensors nor a {}", dir.string(), kVisionDigestFile);
+    return carried;
+  }
+  ASSIGN_OR_RETURN(const Digest key, cache_key(dir, files));
+  const auto entry = cache / (key.hex() + ".json");
+  if (!cache.empty())
+    if (const auto known = read_vision_digest_file(entry)) return *known;
+  ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir, Role::kVision));
+  ASSIGN_OR_RETURN(const Digest digest, compute_vision_digest(checkpoint));
+  if (!cache.empty()) (void)write_vision_digest_file(entry, digest);
+  return digest;
+}
+
+}  // namespace chiasm
