@@ -5,5 +5,4 @@ namespace chiasm {
 [[noreturn]] void check_failed(const char* condition, const char* file, int line);
 }  // namespace chiasm
 
-#define CHECK(condition) \
-  ((condition) ? static_cast<void>(0) : ::chiasm::check_failed(#condition, __FILE__, __LINE__))
+#define CHECK(condition) ((condition) ? static_cast<void>(0) : ::chiasm::check_failed(#condition, __FILE__, __LINE__))

@@ -129,7 +129,8 @@ std::string JsonValue::where() const {
 
 Result<std::int64_t> JsonValue::integer() const {
   std::int64_t out = 0;
-  if (element_of(raw_).get(out)) return fail(Code::kInvalidArgument, "{}: expected an integer, got {}", where(), kind_name(kind()));
+  if (element_of(raw_).get(out))
+    return fail(Code::kInvalidArgument, "{}: expected an integer, got {}", where(), kind_name(kind()));
   return out;
 }
 
@@ -142,7 +143,8 @@ Result<std::int64_t> JsonValue::integer(std::int64_t low, std::int64_t high) con
 
 Result<double> JsonValue::number() const {
   double out = 0;
-  if (element_of(raw_).get(out)) return fail(Code::kInvalidArgument, "{}: expected a number, got {}", where(), kind_name(kind()));
+  if (element_of(raw_).get(out))
+    return fail(Code::kInvalidArgument, "{}: expected a number, got {}", where(), kind_name(kind()));
   return out;
 }
 
@@ -155,7 +157,8 @@ Result<bool> JsonValue::boolean() const {
 
 Result<std::string_view> JsonValue::string() const {
   std::string_view out;
-  if (element_of(raw_).get(out)) return fail(Code::kInvalidArgument, "{}: expected a string, got {}", where(), kind_name(kind()));
+  if (element_of(raw_).get(out))
+    return fail(Code::kInvalidArgument, "{}: expected a string, got {}", where(), kind_name(kind()));
   return out;
 }
 

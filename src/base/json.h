@@ -59,7 +59,7 @@ class JsonValue {
   // Typed reads: an error "FILE: field 'a.b': expected an integer, got a string" otherwise.
   Result<std::int64_t> integer() const;
   Result<std::int64_t> integer(std::int64_t low, std::int64_t high) const;  // inclusive bounds
-  Result<double> number() const;                                           // integers too
+  Result<double> number() const;                                            // integers too
   Result<bool> boolean() const;
   Result<std::string_view> string() const;
 

@@ -57,14 +57,14 @@ template <class... Args>
 
 // ASSIGN_OR_RETURN(auto file, MappedFile::open(path));
 #define ASSIGN_OR_RETURN(lhs, expr) ASSIGN_OR_RETURN_(CHIASM_CONCAT(result_, __LINE__), lhs, expr)
-#define ASSIGN_OR_RETURN_(tmp, lhs, expr)                              \
-  auto tmp = (expr);                                                   \
+#define ASSIGN_OR_RETURN_(tmp, lhs, expr)                                   \
+  auto tmp = (expr);                                                        \
   if (!tmp) return tl::unexpected<::chiasm::Error>(std::move(tmp).error()); \
   lhs = std::move(*tmp)
 
 // RETURN_IF_ERROR(check_shape(x));
-#define RETURN_IF_ERROR(expr)                                                          \
-  do {                                                                                 \
-    auto status_ = (expr);                                                             \
-    if (!status_) return tl::unexpected<::chiasm::Error>(std::move(status_).error());  \
+#define RETURN_IF_ERROR(expr)                                                         \
+  do {                                                                                \
+    auto status_ = (expr);                                                            \
+    if (!status_) return tl::unexpected<::chiasm::Error>(std::move(status_).error()); \
   } while (0)

@@ -25,8 +25,9 @@ Result<PicturePlan> Encoder::plan(PictureFiles files) const {
     ASSIGN_OR_RETURN(const ImageInfo info, probe(files[i], stats_));
     if (i == 0) size = info.size;
     if (info.size != size)
-      return fail(Code::kInvalidArgument, "frames of one video must be of one size: frame 0 is {} x {}, frame {} is {} x {}",
-                  size.width, size.height, i, info.size.width, info.size.height);
+      return fail(Code::kInvalidArgument,
+                  "frames of one video must be of one size: frame 0 is {} x {}, frame {} is {} x {}", size.width,
+                  size.height, i, info.size.width, info.size.height);
   }
   PicturePlan out;
   ASSIGN_OR_RETURN(out.target, layout_.target_size({size.height, size.width}, preprocessor_));
@@ -46,11 +47,12 @@ Result<Matrix> Encoder::pixel_values(PictureFiles files, const PicturePlan& plan
     frames.push_back(std::move(resized));
   }
   std::vector<const Image*> pointers;
+  pointers.reserve(frames.size());
   for (const Image& frame : frames) pointers.push_back(&frame);
   const Stopwatch watch;
   const PatchifyOptions options = patchify_options(preprocessor_);
   ASSIGN_OR_RETURN(const PatchifyShape shape, patchify_shape(pointers, options));
-  Matrix out(shape.rows, shape.cols);
+  ASSIGN_OR_RETURN(Matrix out, Matrix::create(shape.rows, shape.cols));
   RETURN_IF_ERROR(patchify(pointers, options, {out.data(), static_cast<std::size_t>(out.size())}));
   times.patchify_ms += watch.ms();
   return out;
@@ -81,7 +83,7 @@ Result<std::vector<EncodedPicture>> Encoder::encode_batch(std::span<const Pictur
     pixels.push_back(std::move(values));
   }
   if (pixels.empty()) return out;
-  Matrix all(patches, pixels.front().cols());
+  ASSIGN_OR_RETURN(Matrix all, Matrix::create(patches, pixels.front().cols()));
   std::int64_t row = 0;
   for (const Matrix& values : pixels) {
     std::copy_n(values.data(), values.size(), all.row(row));

@@ -43,7 +43,12 @@ class Encoder {
  public:
   Encoder(const VisionModel& model, const ModelLayout& layout, const PreprocessorConfig& preprocessor,
           ThreadPool& threads, const DecodeLimits& limits = {}, CodecStats* stats = nullptr)
-      : model_(model), layout_(layout), preprocessor_(preprocessor), threads_(threads), limits_(limits), stats_(stats) {}
+      : model_(model),
+        layout_(layout),
+        preprocessor_(preprocessor),
+        threads_(threads),
+        limits_(limits),
+        stats_(stats) {}
 
   // Errors: unreadable headers, beyond a limit, frames of different sizes, an aspect ratio above 200.
   Result<PicturePlan> plan(PictureFiles files) const;

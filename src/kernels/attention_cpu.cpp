@@ -5,24 +5,24 @@
 #include <cstring>
 #include <limits>
 
+// Highway compiles this file once for each target: the order of these lines matters.
+// clang-format off
 #include "kernels/targets_cpu.h"
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/attention_cpu.cpp"
-#include <hwy/foreach_target.h>  // must come before highway.h
-
+#include <hwy/foreach_target.h>
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
-
 #include "kernels/tile_cpu-inl.h"
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace chiasm {
 namespace HWY_NAMESPACE {
 
 template <std::int64_t kStep, std::int64_t kRow, int NV>
-HWY_INLINE void tile_of_height(int height, std::int64_t depth, const float* a, const float* b, std::int64_t ldb, float* c,
-                               std::int64_t ldc, bool accumulate) {
+HWY_INLINE void tile_of_height(int height, std::int64_t depth, const float* a, const float* b, std::int64_t ldb,
+                               float* c, std::int64_t ldc, bool accumulate) {
   switch (height) {
     case kTileRows: tile<kTileRows, NV, kStep, kRow>(depth, a, b, ldb, c, ldc, accumulate); break;
 #if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
@@ -78,16 +78,17 @@ float absorb(float* scores, std::int64_t keys, std::int64_t visible, Softmax& st
 
 void scale_row(float* row, std::int64_t count, float factor) {
   const F32 d;
-  for (std::int64_t j = 0; j < count; j += kLanes) hn::StoreU(hn::Mul(hn::LoadU(d, row + j), hn::Set(d, factor)), d, row + j);
+  for (std::int64_t j = 0; j < count; j += kLanes)
+    hn::StoreU(hn::Mul(hn::LoadU(d, row + j), hn::Set(d, factor)), d, row + j);
 }
 
 void attend(const QueryTile& rows, std::span<const KeyValueBlock> blocks, std::int64_t head_dim, float scale) {
   const std::int64_t width = padded_head_dim(head_dim), count = rows.count;
   static thread_local std::vector<float> memory;
   memory.resize(static_cast<std::size_t>(kQueryTile * (head_dim + width + kKeyTile)));
-  float* queries = memory.data();                       // [head_dim][kQueryTile]
-  float* sums = queries + kQueryTile * head_dim;        // [kQueryTile][width]
-  float* scores = sums + kQueryTile * width;            // [kQueryTile][kKeyTile]
+  float* queries = memory.data();                 // [head_dim][kQueryTile]
+  float* sums = queries + kQueryTile * head_dim;  // [kQueryTile][width]
+  float* scores = sums + kQueryTile * width;      // [kQueryTile][kKeyTile]
   Softmax state[kQueryTile];
 
   std::int64_t visible = 0;

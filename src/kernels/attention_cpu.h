@@ -27,9 +27,9 @@ struct KeyValueBlock {
 
 // Up to kQueryTile queries that walk over the same keys.
 struct QueryTile {
-  const float* query[kQueryTile];   // [head_dim] each
-  float* out[kQueryTile];           // [head_dim] each
-  std::int64_t visible[kQueryTile]; // how many keys, from the first one, each may see; at least 1
+  const float* query[kQueryTile];    // [head_dim] each
+  float* out[kQueryTile];            // [head_dim] each
+  std::int64_t visible[kQueryTile];  // how many keys, from the first one, each may see; at least 1
   std::int64_t count = 0;
 };
 

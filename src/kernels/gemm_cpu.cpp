@@ -5,16 +5,17 @@
 #include <vector>
 
 #include "base/check.h"
-#include "kernels/targets_cpu.h"
 
+// Highway compiles this file once for each target: the order of these lines matters.
+// clang-format off
+#include "kernels/targets_cpu.h"
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gemm_cpu.cpp"
-#include <hwy/foreach_target.h>  // must come before highway.h
-
+#include <hwy/foreach_target.h>
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
-
 #include "kernels/tile_cpu-inl.h"
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace chiasm {
@@ -131,12 +132,8 @@ void gemm_block(ConstMatrixView x, const PackedWeight& weight, std::int64_t firs
   const std::int64_t width = (last - first) * kPanel;
   scratch.sums.resize(static_cast<std::size_t>(x.rows * width));
   switch (weight.dtype()) {
-    case DType::kBF16:
-      multiply<hwy::bfloat16_t>(x, weight, first, last, scratch);
-      break;
-    case DType::kF16:
-      multiply<hwy::float16_t>(x, weight, first, last, scratch);
-      break;
+    case DType::kBF16: multiply<hwy::bfloat16_t>(x, weight, first, last, scratch); break;
+    case DType::kF16: multiply<hwy::float16_t>(x, weight, first, last, scratch); break;
     default: multiply<float>(x, weight, first, last, scratch);
   }
   const std::int64_t column = first * kPanel, count = std::min(width, weight.out_features() - column);

@@ -1,5 +1,6 @@
 // The KV pool of the cpu Ops: per layer and block the keys [kv_head][head_dim][32] and values [kv_head][32][padded
-// head_dim], so that a block is an operand of the kernels as it lies. Memory is taken from the system as blocks are used.
+// head_dim], so that a block is an operand of the kernels as it lies. Memory is taken from the system as blocks are
+// used.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// The arithmetic that models are made of: one contract, implemented by ref (plain loops), cpu (Highway) and, later, cuda.
+// The arithmetic that models are made of: one contract, implemented by ref (plain loops), cpu (Highway) and, later,
+// cuda.
 //
 // Model code is written once against this and holds no device word: buffers come from allocate(), weights from
 // prepare(), and what the host wants to see goes through download(). All views are row-major f32 in the memory of the

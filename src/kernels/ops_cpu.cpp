@@ -33,10 +33,7 @@ class CpuOps final : public Ops {
 
   std::string_view name() const override { return "cpu"; }
 
-  Result<Matrix> allocate(std::int64_t rows, std::int64_t cols) const override {
-    RETURN_IF_ERROR(byte_count({rows, cols}, DType::kF32));
-    return Matrix(rows, cols);
-  }
+  Result<Matrix> allocate(std::int64_t rows, std::int64_t cols) const override { return Matrix::create(rows, cols); }
 
   void upload(std::span<const float> from, MatrixView to) const override {
     CHECK(static_cast<std::int64_t>(from.size()) == to.rows * to.cols);
@@ -92,7 +89,8 @@ class CpuOps final : public Ops {
   void rope(MatrixView x, std::int64_t heads, const RopeTable& table) const override {
     CHECK(same_shape(table.cos, table.sin) && table.cos.rows == x.rows && x.cols == heads * 2 * table.cos.cols);
     over_rows(x.rows, x.cols, [&](std::int64_t first, std::int64_t count) {
-      rope_cpu(x.row_range(first, count), heads, {table.cos.row_range(first, count), table.sin.row_range(first, count)});
+      rope_cpu(x.row_range(first, count), heads,
+               {table.cos.row_range(first, count), table.sin.row_range(first, count)});
     });
   }
 
@@ -170,7 +168,8 @@ class CpuOps final : public Ops {
       }
       const std::int64_t visible = task.sequence->past + (task.end - 1) / group + 1;
       std::vector<KeyValueBlock> keys(static_cast<std::size_t>((visible + kKvBlock - 1) / kKvBlock));
-      for (std::size_t b = 0; b < keys.size(); ++b) keys[b] = blocks.at(layer, task.sequence->block_table[b], task.kv_head);
+      for (std::size_t b = 0; b < keys.size(); ++b)
+        keys[b] = blocks.at(layer, task.sequence->block_table[b], task.kv_head);
       attend_cpu(tile, keys, head_dim, scale);
     });
   }
@@ -201,9 +200,8 @@ class CpuOps final : public Ops {
   template <class Rows>
   void over_rows(std::int64_t rows, std::int64_t cost_per_row, const Rows& body) const {
     constexpr std::int64_t kChunk = 32;
-    run((rows + kChunk - 1) / kChunk, rows * cost_per_row, [&](std::int64_t chunk, int) {
-      body(chunk * kChunk, std::min(kChunk, rows - chunk * kChunk));
-    });
+    run((rows + kChunk - 1) / kChunk, rows * cost_per_row,
+        [&](std::int64_t chunk, int) { body(chunk * kChunk, std::min(kChunk, rows - chunk * kChunk)); });
   }
 
   // Every row of one segment sees the whole segment. Keys and values are packed for a few heads at a time: scratch

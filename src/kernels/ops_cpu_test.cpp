@@ -10,8 +10,11 @@
 #include <gtest/gtest.h>
 
 #include "kernels/ops.h"
-#include "kernels/targets_cpu.h"
-#include <hwy/highway.h>  // after targets_cpu.h, which says what is built
+
+// clang-format off
+#include "kernels/targets_cpu.h"  // says what is built, so before Highway
+#include <hwy/highway.h>
+// clang-format on
 
 namespace chiasm {
 namespace {
@@ -86,7 +89,8 @@ class OpsCpuTest : public testing::TestWithParam<std::int64_t> {
 
 TEST_P(OpsCpuTest, MatmulMatchesReference) {
   for (int round = 0; round < 40; ++round) {
-    const std::int64_t m = pick(1, round % 8 == 0 ? 200 : 20), n = pick(1, 330), k = pick(1, round % 5 == 0 ? 1200 : 90);
+    const std::int64_t m = pick(1, round % 8 == 0 ? 200 : 20), n = pick(1, 330),
+                       k = pick(1, round % 5 == 0 ? 1200 : 90);
     const auto dtype = std::array{DType::kF32, DType::kBF16, DType::kF16}[static_cast<std::size_t>(round % 3)];
     const TensorView weight = random_weight(n, k, dtype);
     const Matrix x = random(m, k), bias = random(1, n), before = random(m, n);
@@ -214,8 +218,8 @@ TEST_P(OpsCpuTest, AttentionSegmentsDoNotDependOnTheirCompany) {
     const std::int64_t first = cu_seqlens[s], count = cu_seqlens[s + 1] - first;
     const std::vector<std::int64_t> alone{0, count};
     Matrix out = poisoned(count, width);
-    cpu_->attention(q.view().row_range(first, count), k.view().row_range(first, count), v.view().row_range(first, count),
-                    heads, 0.1F, alone, out.view());
+    cpu_->attention(q.view().row_range(first, count), k.view().row_range(first, count),
+                    v.view().row_range(first, count), heads, 0.1F, alone, out.view());
     ASSERT_TRUE(same_bits(out.view(), all.view().row_range(first, count))) << s;
   }
 }
@@ -230,8 +234,8 @@ TEST_P(OpsCpuTest, PagedAttentionMatchesReferenceInAnyChunks) {
     for (std::int32_t i = 0; i < 24; ++i) blocks[static_cast<std::size_t>(i)] = i;
     std::shuffle(blocks.begin(), blocks.end(), random_);
     const std::span<const std::int32_t> table(blocks.data(), 12), other_table(blocks.data() + 12, 12);
-    const Matrix q = random(length + other, heads * head_dim, 2.0F), k = random(length + other, kv_heads * head_dim, 2.0F),
-                 v = random(length + other, kv_heads * head_dim);
+    const Matrix q = random(length + other, heads * head_dim, 2.0F),
+                 k = random(length + other, kv_heads * head_dim, 2.0F), v = random(length + other, kv_heads * head_dim);
     const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
     const auto step = [&](const Ops& ops, KvPool& pool, std::int64_t first, std::span<const SequenceRows> sequences,
                           Matrix& out) {
@@ -243,7 +247,8 @@ TEST_P(OpsCpuTest, PagedAttentionMatchesReferenceInAnyChunks) {
     };
     const std::vector<SequenceRows> together{{table, 0, length}, {other_table, 0, other}};
     Matrix want = poisoned(q.rows(), q.cols()), got = poisoned(q.rows(), q.cols()), cut = poisoned(q.rows(), q.cols());
-    auto ref_pool = *ref_->make_kv_pool(shape), pool = *cpu_->make_kv_pool(shape), cut_pool = *cpu_->make_kv_pool(shape);
+    auto ref_pool = *ref_->make_kv_pool(shape), pool = *cpu_->make_kv_pool(shape),
+         cut_pool = *cpu_->make_kv_pool(shape);
     step(*ref_, *ref_pool, 0, together, want);
     step(*cpu_, *pool, 0, together, got);
     expect_near(got, want, 2 * kAttentionTolerance);

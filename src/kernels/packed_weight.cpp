@@ -32,7 +32,8 @@ Result<std::unique_ptr<const PackedWeight>> PackedWeight::pack(const TensorView&
   if (weight.shape.empty() || count == 0)
     return fail(Code::kInvalidArgument, "expected a weight matrix, got shape {}", shape_text(weight.shape));
   const std::int64_t rows = weight.shape[0], depth = count / rows;
-  ASSIGN_OR_RETURN(const std::uint64_t padded, byte_count({(rows + kPanel - 1) / kPanel * kPanel, depth}, weight.dtype));
+  ASSIGN_OR_RETURN(const std::uint64_t padded,
+                   byte_count({(rows + kPanel - 1) / kPanel * kPanel, depth}, weight.dtype));
   std::unique_ptr<PackedWeight> out(new PackedWeight(rows, depth, weight.dtype));
   constexpr std::uint64_t kHuge = 2 << 20;
   const std::uint64_t alignment = padded >= kHuge ? kHuge : 64;

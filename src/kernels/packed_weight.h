@@ -1,7 +1,7 @@
 // Weights in the layout of the cpu kernels: panels of 32 output features, [panel][k][32], in the checkpoint's dtype.
 //
-// One pass over a panel streams memory in order whether one row or a thousand are multiplied, and a vector of columns is
-// always 32 output features at one k. The last panel is padded with zeros.
+// One pass over a panel streams memory in order whether one row or a thousand are multiplied, and a vector of columns
+// is always 32 output features at one k. The last panel is padded with zeros.
 #pragma once
 
 #include <cstdint>
@@ -21,7 +21,9 @@ class PackedWeight final : public Weight {
 
   DType dtype() const { return dtype_; }
   std::int64_t panels() const { return (out_features() + kPanel - 1) / kPanel; }
-  std::uint64_t bytes() const override { return static_cast<std::uint64_t>(panels() * kPanel * in_features()) * size_of(dtype_); }
+  std::uint64_t bytes() const override {
+    return static_cast<std::uint64_t>(panels() * kPanel * in_features()) * size_of(dtype_);
+  }
   // Element (k, lane) of panel p is at panel(p)[k * kPanel + lane].
   const std::byte* panel(std::int64_t p) const {
     return data_.get() + static_cast<std::uint64_t>(p * kPanel * in_features()) * size_of(dtype_);

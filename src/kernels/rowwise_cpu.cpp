@@ -2,16 +2,16 @@
 
 #include <cmath>
 
+// Highway compiles this file once for each target: the order of these lines matters.
+// clang-format off
 #include "kernels/targets_cpu.h"
-
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/rowwise_cpu.cpp"
-#include <hwy/foreach_target.h>  // must come before highway.h
-
+#include <hwy/foreach_target.h>
 #include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
-
 #include "kernels/tile_cpu-inl.h"
+// clang-format on
 
 HWY_BEFORE_NAMESPACE();
 namespace chiasm {

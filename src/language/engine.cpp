@@ -20,7 +20,10 @@ std::int64_t blocks_for(std::int64_t tokens) { return (tokens + kKvBlock - 1) / 
 class Engine::Run {
  public:
   Run(Engine& engine, std::span<const GenerationRequest> requests, const OnText& on_text)
-      : engine_(engine), requests_(requests), on_text_(on_text), blocks_(engine.pool_->shape().blocks),
+      : engine_(engine),
+        requests_(requests),
+        on_text_(on_text),
+        blocks_(engine.pool_->shape().blocks),
         completions_(requests.size()) {
     for (std::size_t i = 0; i < requests.size(); ++i) {
       waiting_.push_back(i);
@@ -146,8 +149,7 @@ class Engine::Run {
       for (const PlacedFeature& placed : sequence.prompt->features) {
         const ConstMatrixView features = placed.feature->rows.view();
         const std::int64_t begin = std::max(first, placed.row), end = std::min(last, placed.row + features.rows);
-        if (begin < end)
-          splices.push_back({features.row_range(begin - placed.row, end - begin), base + begin - first});
+        if (begin < end) splices.push_back({features.row_range(begin - placed.row, end - begin), base + begin - first});
       }
       sequence.computed = last;
       if (&sequence != &prefix_ && sequence.pending() == 0) {
@@ -155,7 +157,8 @@ class Engine::Run {
         sampling.push_back(&sequence);
       }
     }
-    const LanguageBatch batch{token_ids, {position_ids[0], position_ids[1], position_ids[2]}, splices, rows, logits_rows};
+    const LanguageBatch batch{
+        token_ids, {position_ids[0], position_ids[1], position_ids[2]}, splices, rows, logits_rows};
     ASSIGN_OR_RETURN(Matrix logits, engine_.model_.forward(batch, *engine_.pool_));
     std::vector<float> row(static_cast<std::size_t>(engine_.model_.config().vocab_size));
     for (std::size_t i = 0; i < sampling.size(); ++i) {
@@ -235,8 +238,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const LanguageModel& model, const
   const std::uint64_t block_bytes =
       static_cast<std::uint64_t>(one.layers * one.kv_heads * one.head_dim * 2 * kKvBlock) * sizeof(float);
   // Never more than every sequence at its full length could use.
-  const std::uint64_t useful = static_cast<std::uint64_t>(
-      blocks_for(model.config().max_position_embeddings) * (options.max_sequences + 1));
+  const std::uint64_t useful =
+      static_cast<std::uint64_t>(blocks_for(model.config().max_position_embeddings) * (options.max_sequences + 1));
   const std::uint64_t blocks = std::min(options.kv_bytes / block_bytes, useful);
   if (blocks == 0)
     return fail(Code::kInvalidArgument, "a KV block of this model takes {} bytes, the pool has {}", block_bytes,
@@ -254,8 +257,8 @@ Status Engine::check(const GenerationRequest& request) const {
   if (request.max_tokens < 1)
     return fail(Code::kInvalidArgument, "max_tokens: expected at least 1, got {}", request.max_tokens);
   if (size >= limit)
-    return fail(Code::kResourceExhausted, "the prompt has {} tokens; this model takes fewer than {} (max_position_embeddings)",
-                size, limit);
+    return fail(Code::kResourceExhausted,
+                "the prompt has {} tokens; this model takes fewer than {} (max_position_embeddings)", size, limit);
   if (size + request.max_tokens > capacity())
     return fail(Code::kResourceExhausted, "prompt and answer may come to {} tokens; the KV pool holds {}",
                 size + request.max_tokens, capacity());

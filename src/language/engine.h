@@ -1,8 +1,8 @@
 // The engine loop: prompts in, answers out, several at once over one pool of KV blocks.
 //
-// What the prompts of a call have in common from their start (system text, pictures) is prefilled once; the others go on
-// from there with their own tokens. Prompts are cut into steps of a bounded size, decoding sequences share each step.
-// Neither changes an answer: logits are bit-identical however they were computed (ops.h, the row contract).
+// What the prompts of a call have in common from their start (system text, pictures) is prefilled once; the others go
+// on from there with their own tokens. Prompts are cut into steps of a bounded size, decoding sequences share each
+// step. Neither changes an answer: logits are bit-identical however they were computed (ops.h, the row contract).
 // Thread contract: one run at a time.
 #pragma once
 

@@ -28,8 +28,7 @@ class EngineTest : public testing::Test {
     std::unique_ptr<const ModelLayout> layout = *make_layout(checkpoint.config());
     Tokenizer tokenizer = *Tokenizer::load(toytown());
     ChatTemplate chat = *load_chat_template(toytown(), tokenizer);
-    std::vector<std::int64_t> stop =
-        load_generation_config(toytown(), checkpoint.config()).value().eos_token_id;
+    std::vector<std::int64_t> stop = load_generation_config(toytown(), checkpoint.config()).value().eos_token_id;
   };
 
   static std::shared_ptr<const Feature> random_feature(std::uint8_t name, std::array<std::int64_t, 3> grid) {
@@ -64,7 +63,8 @@ class EngineTest : public testing::Test {
   static std::vector<GenerationRequest> five_questions() {
     const auto picture = random_feature(1, {1, 16, 20});
     std::vector<GenerationRequest> out;
-    for (const char* question : {"What is the weather?", "有几棵树?", "How many cars are there?", "Give tags.", "What is the time?"})
+    for (const char* question :
+         {"What is the weather?", "有几棵树?", "How many cars are there?", "Give tags.", "What is the time?"})
       out.push_back(request(question, {picture}));
     return out;
   }
@@ -140,10 +140,10 @@ TEST_F(EngineTest, ASmallPoolAnswersInTurns) {
 TEST_F(EngineTest, DifferentPicturesInOneBatchStayApart) {
   std::vector<GenerationRequest> requests;
   for (std::uint8_t name = 1; name < 5; ++name)
-    requests.push_back(request("Describe the picture.", {random_feature(name, {1, 8, 2 * name}), random_feature(9, {1, 4, 4})}));
+    requests.push_back(
+        request("Describe the picture.", {random_feature(name, {1, 8, 2 * name}), random_feature(9, {1, 4, 4})}));
   const auto together = *engine()->run(requests);
-  for (std::size_t i = 0; i < requests.size(); ++i)
-    expect_same({together[i]}, *engine()->run({&requests[i], 1}));
+  for (std::size_t i = 0; i < requests.size(); ++i) expect_same({together[i]}, *engine()->run({&requests[i], 1}));
 }
 
 TEST_F(EngineTest, EqualPromptsAreSharedButForTheirLastToken) {

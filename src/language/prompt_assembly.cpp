@@ -7,9 +7,9 @@ namespace chiasm {
 
 Result<LanguagePrompt> assemble_prompt(std::span<const PromptPiece> pieces,
                                        std::span<const std::shared_ptr<const Feature>> images,
-                                       std::span<const std::shared_ptr<const Feature>> videos, const ModelConfig& config,
-                                       const ModelLayout& layout, const Digest& vision_digest,
-                                       std::span<const Digest> also_accepted) {
+                                       std::span<const std::shared_ptr<const Feature>> videos,
+                                       const ModelConfig& config, const ModelLayout& layout,
+                                       const Digest& vision_digest, std::span<const Digest> also_accepted) {
   LanguagePrompt out;
   std::vector<Span> spans;
   for (const PromptPiece& piece : pieces) {
@@ -25,8 +25,8 @@ Result<LanguagePrompt> assemble_prompt(std::span<const PromptPiece> pieces,
                   piece.index + 1, inputs.size());
     const std::shared_ptr<const Feature>& feature = inputs[static_cast<std::size_t>(piece.index)];
     RETURN_IF_ERROR(check_feature(feature->meta, vision_digest, also_accepted));
-    RETURN_IF_ERROR(check_rows(feature->meta, feature->rows.view(), config.vision.spatial_merge_size,
-                               config.text.hidden_size));
+    RETURN_IF_ERROR(
+        check_rows(feature->meta, feature->rows.view(), config.vision.spatial_merge_size, config.text.hidden_size));
     const auto& [t, h, w] = feature->meta.grid_thw;
     const std::int64_t rows = feature->rows.rows();
     spans.push_back({.length = rows, .vision = true, .grid = {t, h, w}});

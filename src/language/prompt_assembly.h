@@ -34,9 +34,9 @@ struct LanguagePrompt {
 // vision digest (unless among `also_accepted`) is not this model's.
 Result<LanguagePrompt> assemble_prompt(std::span<const PromptPiece> pieces,
                                        std::span<const std::shared_ptr<const Feature>> images,
-                                       std::span<const std::shared_ptr<const Feature>> videos, const ModelConfig& config,
-                                       const ModelLayout& layout, const Digest& vision_digest,
-                                       std::span<const Digest> also_accepted = {});
+                                       std::span<const std::shared_ptr<const Feature>> videos,
+                                       const ModelConfig& config, const ModelLayout& layout,
+                                       const Digest& vision_digest, std::span<const Digest> also_accepted = {});
 
 // How many tokens the prompts have in common from the start: same ids, same features. Their positions then agree too.
 std::int64_t common_prefix(std::span<const LanguagePrompt* const> prompts);

@@ -53,7 +53,8 @@ class PromptAssemblyTest : public testing::Test {
 
 TEST_F(PromptAssemblyTest, FeaturesStandWhereTheirTokensAre) {
   const auto picture = feature(1, {1, 4, 6}), clip = feature(2, {2, 2, 2});
-  const LanguagePrompt out = *assemble({tokens({1, 2}), image(0), tokens({3}), video(0), tokens({4})}, {picture}, {clip});
+  const LanguagePrompt out =
+      *assemble({tokens({1, 2}), image(0), tokens({3}), video(0), tokens({4})}, {picture}, {clip});
   EXPECT_THAT(out.token_ids, ElementsAre(1, 2, 90, 90, 90, 90, 90, 90, 3, 91, 91, 4));
   ASSERT_EQ(out.features.size(), 2U);
   EXPECT_EQ(out.features[0].row, 2);

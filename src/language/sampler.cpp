@@ -106,7 +106,8 @@ Logprobs logprobs_of(std::span<const float> logits, std::int32_t chosen, std::in
   out.chosen = {chosen, logits[static_cast<std::size_t>(chosen)] - log_sum};
   std::vector<std::int32_t> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
-  const auto wanted = static_cast<std::ptrdiff_t>(std::clamp<std::int64_t>(count, 0, static_cast<std::int64_t>(ids.size())));
+  const auto wanted =
+      static_cast<std::ptrdiff_t>(std::clamp<std::int64_t>(count, 0, static_cast<std::int64_t>(ids.size())));
   std::partial_sort(ids.begin(), ids.begin() + wanted, ids.end(), [&](std::int32_t a, std::int32_t b) {
     const float x = logits[static_cast<std::size_t>(a)], y = logits[static_cast<std::size_t>(b)];
     return x != y ? x > y : a < b;

@@ -26,8 +26,8 @@ struct SamplingParams {
 // kInvalidArgument naming the field and its range.
 Status check_sampling(const SamplingParams& params);
 
-// The next token. `logits` are changed. `seen`: prompt and generated tokens, for the repetition penalty. The draw depends
-// on (seed, step) only, never on what else runs. Ties go to the lower id.
+// The next token. `logits` are changed. `seen`: prompt and generated tokens, for the repetition penalty. The draw
+// depends on (seed, step) only, never on what else runs. Ties go to the lower id.
 std::int32_t sample(std::span<float> logits, const SamplingParams& params, std::span<const std::int32_t> seen,
                     std::int64_t step);
 

@@ -16,8 +16,8 @@ struct StepItem {
   bool operator==(const StepItem&) const = default;
 };
 
-// pending[i]: prompt tokens that sequence i has not computed; 0 for one that decodes. At least one token is planned when
-// there is a sequence; decoding ones are never held back by the budget.
+// pending[i]: prompt tokens that sequence i has not computed; 0 for one that decodes. At least one token is planned
+// when there is a sequence; decoding ones are never held back by the budget.
 std::vector<StepItem> plan_step(std::span<const std::int64_t> pending, std::int64_t token_budget);
 
 }  // namespace chiasm

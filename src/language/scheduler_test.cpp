@@ -12,7 +12,9 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-std::vector<StepItem> plan(std::vector<std::int64_t> pending, std::int64_t budget) { return plan_step(pending, budget); }
+std::vector<StepItem> plan(std::vector<std::int64_t> pending, std::int64_t budget) {
+  return plan_step(pending, budget);
+}
 
 TEST(SchedulerTest, NothingToDo) { EXPECT_THAT(plan({}, 10), IsEmpty()); }
 

@@ -1,5 +1,5 @@
-// Conversations of several pictures, videos and turns, from files to answers, against transformers with the positions of
-// the original Qwen2-VL code (tests/goldens/toytown/multi.json): all of them alone, and all in one batch.
+// Conversations of several pictures, videos and turns, from files to answers, against transformers with the positions
+// of the original Qwen2-VL code (tests/goldens/toytown/multi.json): all of them alone, and all in one batch.
 #include <cmath>
 #include <filesystem>
 #include <map>
@@ -77,7 +77,8 @@ class ConversationTest : public testing::Test {
           out.chat.images.push_back(look({text_at(part, "image")}));
         } else {
           std::vector<std::string> frames;
-          for (const JsonValue frame : must(must(part.at("frames")).elements())) frames.emplace_back(must(frame.string()));
+          for (const JsonValue frame : must(must(part.at("frames")).elements()))
+            frames.emplace_back(must(frame.string()));
           said.parts.push_back(ChatPart::video());
           out.chat.videos.push_back(look(frames));
         }
@@ -125,7 +126,8 @@ TEST_F(ConversationTest, PromptsPositionsAndAnswersAreTheReferences) {
     EXPECT_EQ(together[i].token_ids, conversations_[i].generated_ids) << conversations_[i].name;
 }
 
-// The logits of a conversation's last position, through log-probabilities: differences of logits are differences of these.
+// The logits of a conversation's last position, through log-probabilities: differences of logits are differences of
+// these.
 TEST_F(ConversationTest, LogprobsAreThoseOfTheReferenceLogits) {
   const SafetensorsFile reference = must(SafetensorsFile::open(goldens() / "multi.safetensors"));
   for (const Conversation& conversation : conversations_) {

@@ -18,10 +18,11 @@ Result<std::unique_ptr<LanguageSide>> LanguageSide::open(const LanguageSideOptio
   const ChatTokens& tokens = out->chat_template_.tokens;
   const ModelConfig& config = out->checkpoint_config_;
   if (tokens.image_pad != config.image_token_id || tokens.video_pad != config.video_token_id)
-    return fail(Code::kFailedPrecondition,
-                "{}: tokenizer.json says <|image_pad|> is {} and <|video_pad|> is {}, config.json says image_token_id {} "
-                "and video_token_id {}",
-                options.model.string(), tokens.image_pad, tokens.video_pad, config.image_token_id, config.video_token_id);
+    return fail(
+        Code::kFailedPrecondition,
+        "{}: tokenizer.json says <|image_pad|> is {} and <|video_pad|> is {}, config.json says image_token_id {} "
+        "and video_token_id {}",
+        options.model.string(), tokens.image_pad, tokens.video_pad, config.image_token_id, config.video_token_id);
   out->ops_ = make_cpu_ops(threads);
   ASSIGN_OR_RETURN(out->model_, load_language_model(checkpoint, *out->ops_));
   ASSIGN_OR_RETURN(out->engine_, Engine::create(*out->model_, *out->tokenizer_, *out->ops_, options.engine));

@@ -55,6 +55,11 @@ class LanguageSide {
   Result<std::vector<Completion>> ask(std::span<const Chat> chats, const AnswerOptions& options,
                                       const OnText& on_text = nullptr);
 
+  // The engine as it is, for prompts made elsewhere.
+  Result<std::vector<Completion>> run(std::span<const GenerationRequest> requests, const OnText& on_text = nullptr) {
+    return engine_->run(requests, on_text);
+  }
+
  private:
   LanguageSide() = default;
 

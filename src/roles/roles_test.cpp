@@ -161,7 +161,8 @@ TEST_F(RolesTest, AKnownPictureOpensNoDecoderAndNoEncoder) {
   EXPECT_EQ(eye->codec_stats().decodes, 0);
   EXPECT_EQ(eye->codec_stats().probes, 0);
   EXPECT_EQ(eye->weight_bytes(), 0U);  // the vision weights were never loaded
-  EXPECT_EQ(fresh, std::vector<float>(known.feature->rows.data(), known.feature->rows.data() + known.feature->rows.size()));
+  EXPECT_EQ(fresh,
+            std::vector<float>(known.feature->rows.data(), known.feature->rows.data() + known.feature->rows.size()));
 }
 
 TEST_F(RolesTest, OnePictureAskedForByManyIsEncodedOnce) {

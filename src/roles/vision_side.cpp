@@ -70,8 +70,8 @@ Result<const Encoder*> VisionSide::encoder() {
     ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(options_.model, Role::kVision));
     ops_ = make_cpu_ops(threads_);
     ASSIGN_OR_RETURN(model_, load_vision_model(checkpoint, *ops_));
-    encoder_ = std::make_unique<const Encoder>(*model_, *layout_, preprocessor_, threads_, options_.limits,
-                                               &codec_stats_);
+    encoder_ =
+        std::make_unique<const Encoder>(*model_, *layout_, preprocessor_, threads_, options_.limits, &codec_stats_);
   }
   return encoder_.get();
 }

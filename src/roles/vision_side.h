@@ -29,9 +29,9 @@ struct VisionSideOptions {
   std::uint64_t disk_bytes = 10ULL << 30;
   std::optional<std::int64_t> min_pixels, max_pixels;  // instead of preprocessor_config.json's
   DecodeLimits limits;
-  std::string tenant;                                  // separates the features of those who share a store
-  std::function<void(std::string_view)> on_warning;    // may be null
-  std::function<void()> on_load;                       // called before the vision weights are read; may be null
+  std::string tenant;                                // separates the features of those who share a store
+  std::function<void(std::string_view)> on_warning;  // may be null
+  std::function<void()> on_load;                     // called before the vision weights are read; may be null
 };
 
 // A picture or video as the language model will see it.

@@ -96,4 +96,14 @@ Matrix::Matrix(std::int64_t rows, std::int64_t cols) : rows_(rows), cols_(cols) 
   if (data_ == nullptr) throw std::bad_alloc();
 }
 
+Result<Matrix> Matrix::create(std::int64_t rows, std::int64_t cols) {
+  ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count({rows, cols}, DType::kF32));
+  constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 47;  // the address space; sanitizers abort beyond theirs
+  try {
+    if (bytes <= kMostBytes) return Matrix(rows, cols);
+  } catch (const std::bad_alloc&) {
+  }
+  return fail(Code::kResourceExhausted, "no memory for a {} x {} matrix ({} bytes)", rows, cols, bytes);
+}
+
 }  // namespace chiasm

@@ -59,7 +59,10 @@ struct MatrixView {
 class Matrix {
  public:
   Matrix() = default;
+  // For sizes that were checked before; throws std::bad_alloc.
   Matrix(std::int64_t rows, std::int64_t cols);
+  // For sizes from outside: kResourceExhausted, naming the size, when the memory cannot be had.
+  static Result<Matrix> create(std::int64_t rows, std::int64_t cols);
   std::int64_t rows() const { return rows_; }
   std::int64_t cols() const { return cols_; }
   std::int64_t size() const { return rows_ * cols_; }

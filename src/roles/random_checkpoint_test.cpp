@@ -1,0 +1,134 @@
+// A checkpoint of other shapes than the demo model's (grouped queries 4/2, an lm_head of its own, mlp_ratio 2) with
+// random weights, against transformers (tests/goldens/random_tiny.*). tools/make_checkpoint.py writes it on the spot.
+#include <sys/wait.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <filesystem>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/json.h"
+#include "models/vision_model.h"
+#include "roles/language_side.h"
+#include "tensor/safetensors.h"
+
+namespace chiasm {
+namespace {
+
+namespace fs = std::filesystem;
+
+fs::path source() { return CHIASM_SOURCE_DIR; }
+
+template <class T>
+T must(Result<T> result) {
+  if (!result) {
+    ADD_FAILURE() << result.error().message;
+    std::abort();
+  }
+  return *std::move(result);
+}
+
+double relative_l2(std::span<const float> got, std::span<const float> want) {
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < want.size(); ++i) {
+    error += (got[i] - want[i]) * (got[i] - want[i]);
+    size += want[i] * want[i];
+  }
+  return std::sqrt(error / size);
+}
+
+class RandomCheckpointTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string name = (fs::temp_directory_path() / "chiasm-random-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(name.data()), nullptr);
+    folder_ = name;
+    ::setenv("XDG_CACHE_HOME", (folder_ / "cache").c_str(), 1);
+    const std::string command = "python3 '" + (source() / "tools" / "make_checkpoint.py").string() + "' '" +
+                                model().string() + "' --shape mini --seed 1 --tokenizer '" +
+                                (source() / "models" / "toytown").string() + "' > /dev/null";
+    ASSERT_EQ(WEXITSTATUS(std::system(command.c_str())), 0) << command;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  fs::path model() const { return folder_ / "mini"; }
+  std::vector<float> golden(const std::string& name) const {
+    return must(to_f32(must(reference_.view().tensor("mini/" + name))));
+  }
+
+  ThreadPool threads_{2};
+  fs::path folder_;
+  SafetensorsFile reference_ =
+      must(SafetensorsFile::open(source() / "tests" / "goldens" / "random_tiny.safetensors"));
+};
+
+TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
+  const Json cases = must(Json::load((source() / "tests" / "goldens" / "random_tiny.json").string(), 1 << 24));
+  const auto ops = make_cpu_ops(threads_);
+  const Checkpoint checkpoint = must(Checkpoint::open(model(), Role::kVision));
+  const auto eye = must(load_vision_model(checkpoint, *ops));
+  LanguageSideOptions options;
+  options.model = model();
+  const auto mind = must(LanguageSide::open(options, threads_));
+
+  std::vector<std::shared_ptr<const Feature>> pictures;
+  for (const Grid grid : {Grid{1, 4, 6}, Grid{1, 8, 4}}) {
+    const std::string name = "picture-" + std::to_string(pictures.size());
+    const std::vector<float> pixels = golden(name + "/pixel_values"), want = golden(name + "/image_embeds");
+    auto feature = std::make_shared<Feature>();
+    feature->meta.vision_digest = mind->vision_digest();
+    feature->meta.id.digest.bytes[0] = static_cast<std::uint8_t>(pictures.size());
+    feature->meta.grid_thw = {grid.t, grid.h, grid.w};
+    const std::int64_t width = eye->config().patch_width();
+    feature->rows = must(eye->encode({pixels.data(), grid.patches(), width, width}, {&grid, 1}));
+    ASSERT_EQ(static_cast<std::size_t>(feature->rows.size()), want.size());
+    EXPECT_LE(relative_l2({feature->rows.data(), want.size()}, want), 1e-4) << name;
+    pictures.push_back(std::move(feature));
+  }
+
+  int checked = 0;
+  for (const JsonValue record : must(cases.root().elements())) {
+    if (must(must(record.at("checkpoint")).string()) != "mini") continue;
+    const std::string name(must(must(record.at("name")).string()));
+    SCOPED_TRACE(name);
+    // The prompt as token ids: runs of image tokens are the pictures in order.
+    LanguagePrompt prompt;
+    std::vector<Span> spans;
+    for (const JsonValue id : must(must(record.at("input_ids")).elements())) {
+      const auto token = static_cast<std::int32_t>(must(id.integer()));
+      const bool vision = token == mind->config().image_token_id;
+      if (vision && (spans.empty() || !spans.back().vision)) {
+        const auto& feature = pictures[prompt.features.size()];
+        const auto& [t, h, w] = feature->meta.grid_thw;
+        prompt.features.push_back({prompt.size(), feature});
+        spans.push_back({.length = 0, .vision = true, .grid = {t, h, w}});
+      } else if (!vision && (spans.empty() || spans.back().vision)) {
+        spans.push_back({});
+      }
+      ++spans.back().length;
+      prompt.token_ids.push_back(token);
+    }
+    prompt.positions = mind->layout().position_ids(spans);
+    EXPECT_EQ(prompt.positions.rope_delta, must(must(record.at("rope_delta")).integer()));
+
+    GenerationRequest request;
+    request.prompt = std::move(prompt);
+    std::vector<std::int32_t> want;
+    for (const JsonValue id : must(must(record.at("generated_ids")).elements()))
+      want.push_back(static_cast<std::int32_t>(must(id.integer())));
+    request.max_tokens = static_cast<std::int64_t>(want.size());
+    request.logprobs = 3;
+    const Completion answer = must(mind->run({&request, 1})).front();
+    EXPECT_EQ(answer.token_ids, want);
+    const Logprobs first = logprobs_of(golden(name + "/logits"), want.front(), 3);
+    EXPECT_NEAR(answer.logprobs.front().chosen.logprob, first.chosen.logprob, 1e-4);
+    for (std::size_t i = 0; i < 3; ++i) EXPECT_EQ(answer.logprobs.front().top[i].id, first.top[i].id);
+    ++checked;
+  }
+  EXPECT_EQ(checked, 3);
+}
+
+}  // namespace
+}  // namespace chiasm
