@@ -1,0 +1,459 @@
+#!/usr/bin/env python3
+"""End-to-end tests of the program chiasm: exit codes, JSON fields, what is known and what is not, messages.
+
+usage: cli_test.py CHIASM MODEL [unittest arguments]      MODEL is models/toytown
+"""
+import json
+import os
+import pathlib
+import pty
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+import zlib
+
+PROGRAM, MODEL = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
+EVAL = MODEL / "eval"
+COMMANDS = ["ask", "encode", "inspect", "compare", "split", "eval"]
+IMAGE_FIELDS = ["path", "feature_id", "grid_thw", "rows", "source", "encode_ms"]
+ANSWER_FIELDS = ["question", "answer", "token_ids", "prompt_tokens", "cached_tokens", "prefill_ms", "decode_ms", "finish_reason"]
+
+
+def png(width, height):
+    """A gray PNG of this size."""
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    rows = (b"\0" + bytes(width)) * height
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
+class CliTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.shared = pathlib.Path(tempfile.mkdtemp(prefix="chiasm-cli-"))
+        cls.addClassCleanup(shutil.rmtree, cls.shared)
+
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(dir=self.shared))
+        # Digests are remembered across tests, features are not.
+        self.env = {k: v for k, v in os.environ.items() if k not in ("CHIASM_MODEL", "NO_COLOR")}
+        self.env["XDG_CACHE_HOME"] = str(self.dir / "cache")
+        self.env["CHIASM_MODEL"] = str(MODEL)
+
+    def run_program(self, *arguments, code=0, stdin="", env=None):
+        done = subprocess.run([PROGRAM, *map(str, arguments)], input=stdin, capture_output=True, encoding="utf-8",
+                              env={**self.env, **(env or {})}, timeout=300)
+        self.assertEqual(done.returncode, code, f"{arguments}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def json_of(self, *arguments, **options):
+        done = self.run_program(arguments[0], "--json", *arguments[1:], **options)
+        self.assertEqual(done.stderr, "")
+        self.assertEqual(done.stdout.count("\n"), 1)
+        return json.loads(done.stdout)
+
+    def fails(self, *arguments, code=1, says=(), **options):
+        """Nothing on stdout, and one message that names the command and what is needed to mend it."""
+        done = self.run_program(*arguments, code=code, **options)
+        self.assertEqual(done.stdout, "")
+        self.assertTrue(done.stderr.startswith("chiasm"), done.stderr)
+        for text in says:
+            self.assertIn(text, done.stderr)
+        return done.stderr
+
+    def write(self, name, content):
+        path = self.dir / name
+        path.write_bytes(content)
+        return path
+
+
+class Help(CliTest):
+    def test_every_command_has_help_with_examples(self):
+        for command in COMMANDS:
+            with self.subTest(command):
+                done = self.run_program(command, "--help")
+                self.assertIn(f"chiasm {command}", done.stdout)
+                self.assertIn("Examples:\n", done.stdout)
+                self.assertEqual(done.stderr, "")
+                for line in done.stdout.splitlines():
+                    self.assertLessEqual(len(line), 130, line)
+
+    def test_the_program_lists_commands_exit_codes_and_environment(self):
+        text = self.run_program("--help").stdout
+        for word in [*COMMANDS, "Exit codes:", "Environment:", "CHIASM_MODEL", "XDG_CACHE_HOME", "Examples:"]:
+            self.assertIn(word, text)
+
+    def test_version(self):
+        self.assertRegex(self.run_program("--version").stdout, r"^chiasm \d+\.\d+\.\d+\n$")
+
+    def test_wrong_usage(self):
+        picture = EVAL / "scene-00.png"
+        for arguments, text in [([], "no command"), (["look"], "look"), (["ask", "--pictures", picture], "--pictures"),
+                                (["ask", "-i", picture, ""], "question 1 is empty"),
+                                (["ask", "-i", picture, "Day or night?", "  "], "question 2 is empty"),
+                                (["ask", "-i", picture], "no question"), (["ask", "Day or night?"], "no picture"),
+                                (["ask", "-i", picture, "Day?", "--temperature", "-1"], "--temperature"),
+                                (["ask", "-i", picture, "Day?", "--max-tokens", "0"], "--max-tokens"),
+                                (["ask", "--video"], "--video"),
+                                (["encode", picture, "-o", self.dir / "x", "--dtype", "int8"], "bf16"),
+                                (["encode", picture], "--out"), (["compare", "a"], "b"), (["split", MODEL], "out")]:
+            with self.subTest(arguments=arguments):
+                text_out = self.fails(*arguments, code=2, says=[text])
+                self.assertIn("--help", text_out)
+
+
+class Ask(CliTest):
+    def test_fields_are_as_promised(self):
+        picture = EVAL / "scene-00.png"
+        out = self.json_of("ask", "-i", picture, "Day or night?", "有几棵树?", "--logprobs", 2)
+        self.assertEqual(list(out), ["model", "images", "answers"])
+        self.assertEqual(out["model"], str(MODEL))
+        image, = out["images"]
+        self.assertEqual(list(image), IMAGE_FIELDS)
+        self.assertEqual(image["path"], str(picture))
+        self.assertRegex(image["feature_id"], "^[0-9a-f]{64}$")
+        self.assertEqual(image["source"], "encoded")
+        self.assertGreater(image["encode_ms"], 0)
+        t, h, w = image["grid_thw"]
+        self.assertEqual(image["rows"], t * h * w // 4)
+        self.assertEqual([answer["question"] for answer in out["answers"]], ["Day or night?", "有几棵树?"])
+        for answer in out["answers"]:
+            self.assertEqual(list(answer), ANSWER_FIELDS + ["logprobs"])
+            self.assertEqual(answer["finish_reason"], "stop")
+            self.assertEqual(len(answer["logprobs"]), len(answer["token_ids"]))
+            for token, id in zip(answer["logprobs"], answer["token_ids"]):
+                self.assertEqual(list(token), ["id", "logprob", "top"])
+                self.assertEqual(token["id"], id)
+                self.assertLessEqual(token["logprob"], 0)
+                self.assertEqual(len(token["top"]), 2)
+                self.assertEqual(token["top"][0], [id, token["logprob"]])  # greedy takes the first
+        first, second = out["answers"]
+        self.assertEqual(first["cached_tokens"], 0)
+        self.assertGreater(second["cached_tokens"], image["rows"])
+        self.assertLess(second["cached_tokens"], second["prompt_tokens"])
+
+    def test_answers_are_the_references(self):
+        for record in json.loads((EVAL / "truth.json").read_text())[:4]:
+            reference = record["reference"]
+            answer, = self.json_of("ask", "-i", EVAL / record["image"], reference["question"])["answers"]
+            self.assertEqual(answer["token_ids"], reference["generated_ids"])
+            self.assertEqual(answer["answer"], reference["generated"])
+            self.assertEqual(answer["prompt_tokens"], len(reference["input_ids"]))
+
+    def test_a_second_run_does_not_look_again(self):
+        command = ["ask", "-i", EVAL / "scene-03.jpg", "What is the weather?"]
+        first, second = self.json_of(*command), self.json_of(*command)
+        self.assertEqual((first["images"][0]["source"], second["images"][0]["source"]), ("encoded", "disk"))
+        self.assertEqual(second["images"][0]["encode_ms"], 0)
+        self.assertEqual(first["answers"][0]["token_ids"], second["answers"][0]["token_ids"])
+        self.assertEqual(len(list((self.dir / "cache" / "chiasm" / "features").rglob("*.safetensors"))), 1)
+        text = self.run_program(*command).stdout
+        self.assertIn("known (disk): the vision encoder did not run", text)
+
+    def test_without_features_it_looks_again(self):
+        command = ["ask", "-i", EVAL / "scene-01.png", "Day or night?", "--features", "none"]
+        sources = [self.json_of(*command)["images"][0]["source"] for _ in range(2)]
+        self.assertEqual(sources, ["encoded", "encoded"])
+        self.assertFalse((self.dir / "cache" / "chiasm" / "features").exists())
+
+    def test_one_picture_twice_is_looked_at_once(self):
+        picture = EVAL / "scene-01.png"
+        images = self.json_of("ask", "-i", picture, "-i", picture, "Which picture shows night?")["images"]
+        self.assertEqual([image["source"] for image in images], ["encoded", "memory"])
+        self.assertEqual(images[0]["feature_id"], images[1]["feature_id"])
+
+    def test_a_video_and_the_questions_behind_it(self):
+        video = json.loads((EVAL / "video.json").read_text())
+        frames = [EVAL / name for name in video["frames"]]
+        asked = [q for q in video["questions"] if q["kind"] == "motion"][:2]
+        out = self.json_of("ask", "--video", *frames, *(q["question"] for q in asked))
+        self.assertEqual(list(out), ["model", "images", "videos", "answers"])
+        self.assertEqual(out["images"], [])
+        seen, = out["videos"]
+        self.assertEqual(list(seen), ["paths"] + IMAGE_FIELDS[1:])
+        self.assertEqual(seen["paths"], [str(frame) for frame in frames])
+        self.assertEqual(seen["grid_thw"][0], 2)
+        self.assertEqual([a["answer"] for a in out["answers"]], [q["answer"] for q in asked])
+        # A picture beside it, and "--" before the question.
+        both = self.json_of("ask", "--video", *frames, "-i", EVAL / "scene-00.png", "--", asked[0]["question"])
+        self.assertEqual((len(both["images"]), len(both["videos"])), (1, 1))
+        self.assertEqual(both["videos"][0]["source"], "disk")
+
+    def test_questions_from_standard_input(self):
+        out = self.json_of("ask", "-i", EVAL / "scene-00.png", stdin="Day or night?\n\n有几棵树?\r\n")
+        self.assertEqual([a["question"] for a in out["answers"]], ["Day or night?", "有几棵树?"])
+        out = self.json_of("ask", "-i", EVAL / "scene-00.png", "Day or night?", "-", stdin="有几棵树?")
+        self.assertEqual([a["question"] for a in out["answers"]], ["Day or night?", "有几棵树?"])
+
+    def test_batch_prefix_and_threads_change_no_answer(self):
+        questions = [q["question"] for q in json.loads((EVAL / "truth.json").read_text())[2]["questions"]][:12]
+        command = ["ask", "-i", EVAL / "scene-02.png", *questions]
+        expected = [a["token_ids"] for a in self.json_of(*command)["answers"]]
+        apart = self.json_of(*command, "--no-share-prefix", "--threads", 1)["answers"]
+        self.assertEqual([a["token_ids"] for a in apart], expected)
+        self.assertEqual({a["cached_tokens"] for a in apart}, {0})
+        for question, ids in list(zip(questions, expected))[:2]:
+            alone = self.json_of("ask", "-i", EVAL / "scene-02.png", question)["answers"]
+            self.assertEqual([a["token_ids"] for a in alone], [ids])
+
+    def test_sampling(self):
+        command = ["ask", "-i", EVAL / "scene-02.png", "Describe the picture.", "--temperature", 8, "--max-tokens", 20]
+        ids = [self.json_of(*command, "--seed", seed)["answers"][0]["token_ids"] for seed in (1, 1, 2)]
+        self.assertEqual(ids[0], ids[1])
+        self.assertNotEqual(ids[0], ids[2])
+        greedy = self.json_of("ask", "-i", EVAL / "scene-02.png", "Describe the picture.")["answers"][0]["token_ids"]
+        narrow = self.json_of(*command, "--seed", 3, "--top-k", 1)["answers"][0]["token_ids"]
+        self.assertEqual(narrow, greedy[:20])
+        cut = self.json_of("ask", "-i", EVAL / "scene-02.png", "Describe the picture.", "--max-tokens", 2)["answers"][0]
+        self.assertEqual((cut["finish_reason"], cut["token_ids"]), ("length", greedy[:2]))
+
+    def test_text_for_people(self):
+        text = self.run_program("ask", "-i", EVAL / "scene-00.png", "Day or night?", "有几棵树?", "--logprobs", 1).stdout
+        self.assertRegex(text, r"scene-00.png: grid 1x\d+x\d+, \d+ rows; looked at in [0-9.]+ ms \(decode [0-9.]+, resize ")
+        self.assertRegex(text, r"Q  有几棵树\?\nA  \S+\n   reused [1-9]\d* of \d+ prompt tokens, prefill [0-9.]+ ms, decode [0-9.]+ ms \(\d tokens\)")
+        self.assertNotIn("\x1b", text)
+
+    def test_progress_and_bold_on_a_terminal_only(self):
+        def on_terminal(*extra, env=None):
+            main, side = pty.openpty()
+            done = subprocess.run([PROGRAM, "ask", "-i", EVAL / "scene-00.png", "Day or night?", *extra], stdin=subprocess.DEVNULL,
+                                  stdout=side, stderr=side, env={**self.env, "TERM": "xterm", **(env or {})}, timeout=300)
+            os.close(side)
+            self.assertEqual(done.returncode, 0)
+            out = b""
+            try:
+                while block := os.read(main, 65536):
+                    out += block
+            except OSError:  # how Linux says that the other side is closed
+                pass
+            os.close(main)
+            return out.decode()
+        shown = on_terminal()
+        self.assertIn("looking at", shown)
+        self.assertIn("\x1b[1m", shown)
+        self.assertNotIn("\x1b", on_terminal("--quiet", env={"NO_COLOR": "1"}))
+        self.assertNotIn("\x1b", on_terminal("--json"))
+
+    def test_a_reader_that_leaves_is_no_crash(self):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run([PROGRAM, "inspect", MODEL], stdout=write, stderr=subprocess.PIPE, env=self.env, timeout=300)
+        os.close(write)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+
+    def test_a_full_disk_is_said(self):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run([PROGRAM, "inspect", MODEL], stdout=full, stderr=subprocess.PIPE, env=self.env, timeout=300)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"cannot write to standard output", done.stderr)
+
+
+class Faults(CliTest):
+    def test_models(self):
+        ask = ["ask", "-i", EVAL / "scene-00.png", "Day or night?"]
+        ways = ["/no/such/model", "-m DIR", "CHIASM_MODEL", "demo model"]
+        self.fails(*ask, "-m", "/no/such/model", says=ways)
+        self.fails(*ask, env={"CHIASM_MODEL": "/no/such/model"}, says=ways)
+        self.fails(*ask, "-m", EVAL / "truth.json", says=["truth.json", "checkpoint folder"])
+        self.fails(*ask, "-m", EVAL, says=[str(EVAL)])
+
+    def test_pictures(self):
+        whole = (EVAL / "scene-03.jpg").read_bytes()
+        for name, content, text in [("note.txt", b"not a picture at all", ""), ("empty.png", b"", ""),
+                                    ("cut.jpg", whole[: len(whole) // 2], ""), ("cut.png", (EVAL / "scene-00.png").read_bytes()[:-300], ""),
+                                    ("narrow.png", png(1, 300), "200")]:
+            with self.subTest(name):
+                path = self.write(name, content)
+                self.fails("ask", "-i", path, "Day or night?", says=[str(path), text])
+                self.fails("encode", path, "-o", self.dir / "out.safetensors", says=[str(path), text])
+                self.assertFalse((self.dir / "out.safetensors").exists())
+        self.fails("ask", "-i", self.dir / "absent.png", "Day or night?", says=["absent.png", "No such file"])
+        self.fails("ask", "-i", self.dir, "Day or night?", says=[str(self.dir)])
+        self.fails("ask", "--video", EVAL / "video-frame-0.png", self.dir / "frame.png", "Day or night?", says=["frame.png"])
+
+    def test_a_bad_feature_file_is_looked_at_anew(self):
+        command = ["ask", "-i", EVAL / "scene-00.png", "Day or night?"]
+        expected = self.json_of(*command)["answers"][0]["token_ids"]
+        file, = (self.dir / "cache" / "chiasm" / "features").rglob("*.safetensors")
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        done = self.run_program(*command, "--json")
+        self.assertIn("warning", done.stderr)
+        again = json.loads(done.stdout)
+        self.assertEqual((again["images"][0]["source"], again["answers"][0]["token_ids"]), ("encoded", expected))
+        self.assertEqual(self.json_of(*command)["images"][0]["source"], "disk")
+
+    def test_features_that_is_a_file(self):
+        file = self.write("file", b"")
+        self.fails("ask", "-i", EVAL / "scene-00.png", "Day?", "--features", file, says=["--features", str(file)])
+
+    def test_outputs(self):
+        picture = EVAL / "scene-00.png"
+        file = self.write("file", b"")
+        self.fails("encode", picture, "-o", file / "below.safetensors", says=["cannot write", str(file)])
+        self.fails("encode", picture, EVAL / "scene-01.png", "-o", file, code=2, says=[str(file), "folder"])
+        self.fails("encode", picture, picture, "-o", self.dir / "out", code=2, says=["both"])
+        self.fails("split", MODEL, MODEL, says=[str(MODEL)])
+
+    def test_one_bad_picture_among_good_ones(self):
+        bad = self.write("bad.png", b"no")
+        done = self.run_program("encode", EVAL / "scene-00.png", bad, EVAL / "scene-01.png", "-o", self.dir / "out", "--json", code=1)
+        files = [json.loads(line)["file"] for line in done.stdout.splitlines()]
+        self.assertEqual([pathlib.Path(file).name for file in files], ["scene-00.png.safetensors", "scene-01.png.safetensors"])
+        self.assertIn("bad.png", done.stderr)
+        self.assertIn("1 of 3", done.stderr)
+
+    def test_inspect(self):
+        self.fails("inspect", "/no/such/path", says=["/no/such/path"])
+        self.fails("inspect", EVAL / "truth.json", says=["truth.json"])
+        self.fails("inspect", EVAL, says=[str(EVAL)])
+        self.fails("inspect", MODEL / "model-00001-of-00002.safetensors", says=["folder"])
+
+    def test_eval(self):
+        self.fails("eval", "--data", self.dir, says=["truth.json", "--data"])
+        self.write("truth.json", b'[{"image": "a.png", "questions": [{"question": 1}]}]')
+        self.fails("eval", "--data", self.dir, says=["truth.json", "question", "string"])
+
+
+class Features(CliTest):
+    def encode(self, name, *extra):
+        file = self.dir / name
+        out = self.json_of("encode", EVAL / "scene-00.png", "-o", file, *extra)
+        self.assertEqual(list(out), IMAGE_FIELDS + ["file"])
+        self.assertEqual(out["file"], str(file))
+        return file
+
+    def test_compare_gives_a_verdict(self):
+        exact, rounded = self.encode("exact.safetensors"), self.encode("rounded.safetensors", "--dtype", "bf16")
+        same = self.json_of("compare", exact, exact)
+        self.assertTrue(same["identical"] and same["within"])
+        self.assertEqual((same["max_abs"], same["relative_l2"]), (0, 0))
+        self.assertAlmostEqual(same["cosine_min"], 1, places=12)
+        drift = self.json_of("compare", exact, rounded)
+        self.assertTrue(drift["within"])
+        self.assertFalse(drift["identical"])
+        self.assertGreater(drift["relative_l2"], 1e-4)
+        self.assertLess(drift["relative_l2"], drift["tolerance"]["relative_l2"])
+        self.assertEqual(len(drift["cosine"]), drift["rows"])
+        self.assertEqual([d["field"] for d in drift["metadata_differences"]], ["dtype"])
+        beyond = self.json_of("compare", exact, rounded, "--tolerance", 1e-4, code=3)
+        self.assertFalse(beyond["within"])
+        self.assertEqual(beyond["tolerance"]["relative_l2"], 1e-4)
+        self.assertIn("within the tolerance", self.run_program("compare", exact, rounded).stdout)
+        self.assertIn("BEYOND", self.run_program("compare", exact, rounded, "--tolerance", 1e-4, code=3).stdout)
+        self.run_program("compare", exact, rounded, "--max-abs", 1e-6, code=3)
+
+    def test_compare_of_different_shapes_is_a_fault(self):
+        exact = self.encode("exact.safetensors")
+        other = self.dir / "other.safetensors"
+        self.run_program("encode", EVAL / "scene-00.png", "--max-pixels", 20000, "-o", other)
+        self.fails("compare", exact, other, says=["exact.safetensors", "other.safetensors"])
+        self.fails("compare", exact, EVAL / "scene-00.png", says=["scene-00.png"])
+
+    def test_any_safetensors_reader_opens_the_file(self):
+        file = self.encode("half.safetensors", "--dtype", "f16").read_bytes()
+        size, = struct.unpack("<Q", file[:8])
+        header = json.loads(file[8:8 + size])
+        self.assertEqual(header["__metadata__"]["format"], "chiasm.feature/1")
+        tensor = header["image_embeds"]
+        self.assertEqual(tensor["dtype"], "F16")
+        self.assertEqual(len(file), 8 + size + 2 * tensor["shape"][0] * tensor["shape"][1])
+
+    def test_inspect_a_feature(self):
+        file = self.encode("exact.safetensors")
+        out = self.json_of("inspect", file)
+        image, = self.json_of("ask", "-i", EVAL / "scene-00.png", "Day or night?")["images"]
+        self.assertEqual((out["kind"], out["dtype"]), ("feature", "F32"))
+        for field in ("feature_id", "grid_thw", "rows"):
+            self.assertEqual(out[field], image[field])
+        statistics = out["statistics"]
+        self.assertTrue(statistics["min"] < statistics["mean"] < statistics["max"])
+        text = self.run_program("inspect", file).stdout
+        for word in ("feature_id", "vision_digest", "grid_thw", "mean"):
+            self.assertIn(word, text)
+        damaged = self.write("damaged.safetensors", file.read_bytes()[:-4])
+        self.fails("inspect", damaged, says=["damaged.safetensors"])
+
+
+class Split(CliTest):
+    def test_the_halves_work_apart(self):
+        halves, shared = self.dir / "halves", self.dir / "shared"
+        done = self.json_of("split", MODEL, halves)
+        whole = self.json_of("inspect", MODEL)
+        eye, mind = self.json_of("inspect", halves / "vision"), self.json_of("inspect", halves / "language")
+        self.assertEqual([s["kind"] for s in (whole, eye, mind)], ["checkpoint", "vision", "language"])
+        self.assertEqual({s["vision_digest"] for s in (whole, eye, mind, done)}, {whole["vision_digest"]})
+        self.assertEqual({**eye["parts"], **mind["parts"]}, whole["parts"])
+        self.assertEqual({**eye["memory"], **mind["memory"]}, whole["memory"])
+        self.assertGreater(mind["memory"]["language"]["kv_bytes_per_token"], 0)
+        self.assertIn("an estimate", self.run_program("inspect", halves / "vision").stdout)
+        total = sum(part["count"] * product(part["shape"]) for part in eye["parts"]["vision"]["shapes"])
+        self.assertEqual(total, eye["parts"]["vision"]["parameters"])
+
+        picture, question = EVAL / "scene-04.png", "How many houses are there?"
+        expected, = self.json_of("ask", "-i", picture, question, "--features", "none")["answers"]
+        ask = ["ask", "-m", halves / "language", "--features", shared, "-i", picture, question]
+        # Not known yet, and there is nothing to look with.
+        message = self.fails(*ask, says=["no vision encoder", "chiasm encode -m", str(shared)])
+        self.assertIn("scene-04.png", message)
+        seen = self.json_of("encode", "-m", halves / "vision", "--features", shared, picture, "-o", self.dir / "f.safetensors")
+        self.assertEqual(seen["source"], "encoded")
+        # The encoder is not even on this machine any more.
+        shutil.rmtree(halves / "vision")
+        out = self.json_of(*ask)
+        self.assertEqual(out["images"][0]["source"], "disk")
+        self.assertEqual(out["images"][0]["feature_id"], seen["feature_id"])
+        self.assertEqual(out["answers"][0]["token_ids"], expected["token_ids"])
+
+    def test_the_vision_half_does_not_answer(self):
+        self.run_program("split", MODEL, self.dir / "halves")
+        self.fails("ask", "-m", self.dir / "halves" / "vision", "-i", EVAL / "scene-00.png", "Day?", says=["language"])
+
+    def test_no_clobbering(self):
+        (self.dir / "full").mkdir()
+        self.write("full/file", b"")
+        self.fails("split", MODEL, self.dir / "full", says=[str(self.dir / "full")])
+
+
+def product(shape):
+    out = 1
+    for side in shape:
+        out *= side
+    return out
+
+
+class Eval(CliTest):
+    def test_counts_are_those_of_the_data(self):
+        records = json.loads((EVAL / "truth.json").read_text())[:2]
+        records[0]["questions"] = records[0]["questions"][:10]
+        records[1]["questions"] = records[1]["questions"][:10]
+        records[1]["questions"][3]["answer"] = "A wrong truth."
+        for record in records:
+            if record["reference"]["question"] not in [q["question"] for q in record["questions"]]:
+                record["questions"].append(dict(question=record["reference"]["question"], answer=record["reference"]["generated"], kind="other"))
+            shutil.copy(EVAL / record["image"], self.dir)
+        records[0]["reference"]["generated_ids"][0] += 1
+        self.write("truth.json", json.dumps(records).encode())
+        out = self.json_of("eval", "--data", self.dir)
+        of = sum(len(record["questions"]) for record in records)
+        self.assertEqual(out["overall"]["of"], of)
+        self.assertEqual(sum(score["of"] for score in out["kinds"].values()), of)
+        self.assertEqual(out["overall"]["exact"] + len(out["wrong"]), of)
+        self.assertIn("A wrong truth.", [wrong["expected"] for wrong in out["wrong"]])
+        self.assertEqual(out["reference"], {"identical": 1, "of": 2})
+        self.assertEqual((out["pictures"], out["encoded"]), (2, 2))
+        self.assertGreater(out["questions_per_s"], 0)
+        self.assertGreater(out["cached_tokens"], out["prompt_tokens"] // 2)
+        text = self.run_program("eval", "--data", self.dir, "--wrong").stdout
+        self.assertIn("1 of 2 answers", text)
+        self.assertIn("A wrong truth.", text)
+
+
+if __name__ == "__main__":
+    sys.argv[1:3] = []
+    unittest.main()
