@@ -139,6 +139,7 @@ Result<std::vector<LookedAt>> look_at_all(const std::filesystem::path& model, co
   console.progress("reading the configuration and the vision digest");
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> side, VisionSide::open(side_options, threads));
   std::vector<PictureInput> inputs;
+  inputs.reserve(options.images.size() + options.videos.size());
   for (const std::string& path : options.images) inputs.push_back({{path}, false});
   for (const std::size_t video : options.videos) inputs.push_back({frames.at(video), true});
   std::vector<LookedAt> out;
@@ -181,6 +182,7 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
   const Result<std::unique_ptr<LanguageSide>> side = LanguageSide::open(side_options, threads);
   if (!side) return console.fault(side.error());
   std::vector<Chat> chats;
+  chats.reserve(questions.size());
   for (const std::string& question : questions) chats.push_back(chat_of(options.system, *pictures, question));
   AnswerOptions answer_options;
   answer_options.sampling = sampling_of(options, (*side)->generation_config());

@@ -73,6 +73,7 @@ Result<std::vector<PictureInput>> one_picture(JsonValue object, const fs::path& 
 Result<std::vector<PictureInput>> several_pictures(JsonValue object, const fs::path& dir) {
   ASSIGN_OR_RETURN(const std::vector<std::string> files, files_at(object, "images", dir));
   std::vector<PictureInput> out;
+  out.reserve(files.size());
   for (const std::string& file : files) out.push_back({{file}, false});
   return out;
 }

@@ -11,7 +11,7 @@
 #include "base/result.h"
 #include "roles/vision_side.h"
 
-namespace CLI {
+namespace CLI {  // NOLINT(readability-identifier-naming): the library says it so
 class App;
 }
 

@@ -24,11 +24,38 @@ namespace HWY_NAMESPACE {
 // Blocks of x: kBlockRows x kBlockDepth floats stay in L2 while the panels of a task pass by.
 constexpr std::int64_t kBlockRows = 144, kBlockDepth = 512, kTaskPanels = 8;
 
+// Four rows of `depth` floats, `stride` apart, as columns: out[k * height + r].
+HWY_INLINE void turn_four_rows(const float* from, std::int64_t stride, std::int64_t depth, std::int64_t height,
+                               float* out) {
+  std::int64_t k = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> d;
+  const hn::Repartition<double, decltype(d)> pairs;
+  for (; k + 4 <= depth; k += 4) {
+    const auto r0 = hn::LoadU(d, from + k), r1 = hn::LoadU(d, from + stride + k);
+    const auto r2 = hn::LoadU(d, from + 2 * stride + k), r3 = hn::LoadU(d, from + 3 * stride + k);
+    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
+    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+    float* to = out + k * height;
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, to);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, to + height);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, to + 2 * height);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + 3 * height);
+  }
+#endif
+  for (; k < depth; ++k)
+    for (std::int64_t r = 0; r < 4; ++r) out[k * height + r] = from[r * stride + k];
+}
+
 // x[rows][k0 .. k0 + depth) as tiles of [k][tile rows], tile after tile.
 void pack_rows(ConstMatrixView x, std::int64_t k0, std::int64_t depth, float* out) {
   for (std::int64_t i = 0; i < x.rows;) {
     const int height = tile_rows(x.rows - i);
-    for (int r = 0; r < height; ++r) {
+    int r = 0;
+    for (; r + 4 <= height; r += 4) turn_four_rows(x.row(i + r) + k0, x.stride, depth, height, out + r);
+    for (; r < height; ++r) {
       const float* from = x.row(i + r) + k0;
       for (std::int64_t k = 0; k < depth; ++k) out[k * height + r] = from[k];
     }
@@ -143,6 +170,7 @@ void gemm_block(ConstMatrixView x, const PackedWeight& weight, std::int64_t firs
 }
 
 std::int64_t gemm_block_rows() { return kBlockRows / kTileRows * kTileRows; }
+std::int64_t gemm_tile_rows() { return kTileRows; }
 std::int64_t gemm_task_panels() { return kTaskPanels; }
 
 }  // namespace HWY_NAMESPACE
@@ -154,13 +182,18 @@ namespace chiasm {
 
 HWY_EXPORT(gemm_block);
 HWY_EXPORT(gemm_block_rows);
+HWY_EXPORT(gemm_tile_rows);
 HWY_EXPORT(gemm_task_panels);
 
 void gemm_cpu(ThreadPool& threads, ConstMatrixView x, const PackedWeight& weight, const Epilogue& epilogue,
               MatrixView out) {
   CHECK(x.cols == weight.in_features() && out.cols == weight.out_features() && x.rows == out.rows);
   if (x.rows == 0) return;
-  const std::int64_t block = HWY_DYNAMIC_DISPATCH(gemm_block_rows)();
+  // Blocks of about the same size, whole tiles but for the last: a remainder of a few rows costs a panel's widening
+  // too.
+  const std::int64_t most = HWY_DYNAMIC_DISPATCH(gemm_block_rows)(), tile = HWY_DYNAMIC_DISPATCH(gemm_tile_rows)();
+  const std::int64_t blocks = (x.rows + most - 1) / most;
+  const std::int64_t block = ((x.rows + blocks - 1) / blocks + tile - 1) / tile * tile;
   const std::int64_t row_blocks = (x.rows + block - 1) / block;
   const std::int64_t step = HWY_DYNAMIC_DISPATCH(gemm_task_panels)();
   const std::int64_t column_blocks = (weight.panels() + step - 1) / step;

@@ -10,7 +10,6 @@ Result<std::unique_ptr<LanguageSide>> LanguageSide::open(const LanguageSideOptio
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(options.model, Role::kLanguage));
   out->checkpoint_config_ = checkpoint.config();
   ASSIGN_OR_RETURN(out->generation_config_, load_generation_config(options.model, checkpoint.config()));
-  ASSIGN_OR_RETURN(out->vision_digest_, vision_digest_of(options.model));
   ASSIGN_OR_RETURN(out->layout_, make_layout(checkpoint.config()));
   ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::load(options.model));
   out->tokenizer_ = std::make_unique<const Tokenizer>(std::move(tokenizer));
@@ -29,10 +28,22 @@ Result<std::unique_ptr<LanguageSide>> LanguageSide::open(const LanguageSideOptio
   return out;
 }
 
+Result<Digest> LanguageSide::vision_digest() const {
+  const std::lock_guard lock(digest_mutex_);
+  if (!vision_digest_) {
+    ASSIGN_OR_RETURN(vision_digest_, vision_digest_of(options_.model));
+  }
+  return *vision_digest_;
+}
+
 Result<LanguagePrompt> LanguageSide::prompt_of(const Chat& chat) const {
+  Digest digest;
+  if (!chat.images.empty() || !chat.videos.empty()) {
+    ASSIGN_OR_RETURN(digest, vision_digest());
+  }
   ASSIGN_OR_RETURN(const Prompt prompt, render_chat(chat_template_, chat.messages));
-  return assemble_prompt(tokenize(*tokenizer_, prompt), chat.images, chat.videos, checkpoint_config_, *layout_,
-                         vision_digest_, options_.accepted_vision_digests);
+  return assemble_prompt(tokenize(*tokenizer_, prompt), chat.images, chat.videos, checkpoint_config_, *layout_, digest,
+                         options_.accepted_vision_digests);
 }
 
 Result<std::vector<Completion>> LanguageSide::ask(std::span<const Chat> chats, const AnswerOptions& options,

@@ -6,6 +6,8 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,7 +46,9 @@ class LanguageSide {
   const ModelConfig& config() const { return checkpoint_config_; }
   const GenerationConfig& generation_config() const { return generation_config_; }
   const Tokenizer& tokenizer() const { return *tokenizer_; }
-  const Digest& vision_digest() const { return vision_digest_; }
+  // Of the vision encoder whose features this side takes. A whole checkpoint's is made when it is first asked for:
+  // loading reads no vision bytes.
+  Result<Digest> vision_digest() const;
   const ModelLayout& layout() const { return *layout_; }
   std::uint64_t weight_bytes() const { return model_->weight_bytes(); }
 
@@ -66,7 +70,8 @@ class LanguageSide {
   LanguageSideOptions options_;
   ModelConfig checkpoint_config_;
   GenerationConfig generation_config_;
-  Digest vision_digest_;
+  mutable std::mutex digest_mutex_;
+  mutable std::optional<Digest> vision_digest_;
   std::unique_ptr<const ModelLayout> layout_;
   std::unique_ptr<const Tokenizer> tokenizer_;
   ChatTemplate chat_template_;

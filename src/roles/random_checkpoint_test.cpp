@@ -1,13 +1,12 @@
 // A checkpoint of other shapes than the demo model's (grouped queries 4/2, an lm_head of its own, mlp_ratio 2) with
 // random weights, against transformers (tests/goldens/random_tiny.*). tools/make_checkpoint.py writes it on the spot.
-#include <sys/wait.h>
-
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/wait.h>
 
 #include "base/json.h"
 #include "models/vision_model.h"
@@ -60,8 +59,7 @@ class RandomCheckpointTest : public testing::Test {
 
   ThreadPool threads_{2};
   fs::path folder_;
-  SafetensorsFile reference_ =
-      must(SafetensorsFile::open(source() / "tests" / "goldens" / "random_tiny.safetensors"));
+  SafetensorsFile reference_ = must(SafetensorsFile::open(source() / "tests" / "goldens" / "random_tiny.safetensors"));
 };
 
 TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
@@ -78,7 +76,7 @@ TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
     const std::string name = "picture-" + std::to_string(pictures.size());
     const std::vector<float> pixels = golden(name + "/pixel_values"), want = golden(name + "/image_embeds");
     auto feature = std::make_shared<Feature>();
-    feature->meta.vision_digest = mind->vision_digest();
+    feature->meta.vision_digest = must(mind->vision_digest());
     feature->meta.id.digest.bytes[0] = static_cast<std::uint8_t>(pictures.size());
     feature->meta.grid_thw = {grid.t, grid.h, grid.w};
     const std::int64_t width = eye->config().patch_width();

@@ -205,10 +205,12 @@ TEST_F(RolesTest, AForeignFeatureIsRefusedNamingBothDigests) {
   const auto refused = mind->ask({&chat, 1}, {});
   ASSERT_FALSE(refused.has_value());
   EXPECT_THAT(refused.error().message, testing::HasSubstr(foreign->meta.vision_digest.hex()));
-  EXPECT_THAT(refused.error().message, testing::HasSubstr(mind->vision_digest().hex()));
+  EXPECT_THAT(refused.error().message, testing::HasSubstr(must(mind->vision_digest()).hex()));
 }
 
-TEST_F(RolesTest, OneVisionDigestOnBothSides) { EXPECT_EQ(vision()->vision_digest(), language()->vision_digest()); }
+TEST_F(RolesTest, OneVisionDigestOnBothSides) {
+  EXPECT_EQ(vision()->vision_digest(), must(language()->vision_digest()));
+}
 
 }  // namespace
 }  // namespace chiasm

@@ -1,0 +1,38 @@
+// The groups of measurements. Each function runs its cases in processes of their own and returns their rows.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <vector>
+
+#include "measure.h"
+
+namespace chiasm::bench {
+
+struct Settings {
+  std::filesystem::path picture;
+  std::vector<std::int64_t> patches{1024, 4096, 16384};
+  int threads = 0;  // of stages; kernels are measured at 1 and at this many
+  int samples = 5;
+};
+
+// A checkpoint, and the side of the square whose pixels a picture gets, in its own proportions; 0: what its
+// preprocessor_config.json says.
+struct Model {
+  std::filesystem::path dir;
+  std::int64_t side = 0;
+};
+
+// What the machine can do: the large f32 product and reading memory, on 1 and all threads.
+std::vector<Row> measure_ceilings(const Settings& settings);
+// Products at the shapes of the 2B beside oneDNN's, attention, row operations.
+std::vector<Row> measure_kernels(const Settings& settings);
+// How many values of a row change with the number of rows beside it, ours and oneDNN's.
+std::vector<Row> measure_row_contract(const Settings& settings);
+// Decode, resize, patchify and encode one picture; load, prefill and decode tokens.
+std::vector<Row> measure_vision(const Model& model, const Settings& settings);
+std::vector<Row> measure_language(const Model& model, const Settings& settings);
+// Time and peak memory of the vision encoder over settings.patches.
+std::vector<Row> measure_scaling(const Model& model, const Settings& settings);
+
+}  // namespace chiasm::bench

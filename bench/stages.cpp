@@ -1,0 +1,290 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/thread_pool.h"
+#include "cases.h"
+#include "encoder/encoder.h"
+#include "image/probe.h"
+#include "kernels/ops.h"
+#include "language/engine.h"
+#include "models/language_model.h"
+#include "models/vision_model.h"
+#include "operands.h"
+#include "text/chat_prompt.h"
+
+namespace chiasm::bench {
+namespace {
+
+// The benchmark's own inputs: an error ends the case, with its message.
+template <class T>
+T must(Result<T> result) {
+  if (!result) {
+    fmt::print(stderr, "bench: {}\n", result.error().message);
+    std::_Exit(1);
+  }
+  return *std::move(result);
+}
+
+double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+double d(std::int64_t value) { return static_cast<double>(value); }
+
+double vision_gflop(const VisionConfig& c, std::int64_t patches, std::int64_t segment) {
+  const double p = d(patches), e = d(c.embed_dim), unit = d(c.merge_unit());
+  const double block = 2 * p * e * (3 * e + e + 2 * d(c.intermediate_size)) + 4 * p * d(segment) * e;
+  const double merger = 2 * p / unit * (unit * e * unit * e + unit * e * d(c.hidden_size));
+  return 1e-9 * (2 * p * d(c.patch_width()) * e + d(c.depth) * block + merger);
+}
+
+// `tokens` new ones after `past`, logits of the last.
+double language_gflop(const TextConfig& c, std::int64_t tokens, std::int64_t past) {
+  const double h = d(c.hidden_size), q = d(c.num_attention_heads * c.head_dim()),
+               kv = d(c.num_key_value_heads * c.head_dim());
+  const double seen = d(tokens) * d(past) + d(tokens) * d(tokens + 1) / 2;
+  const double layer = 2 * d(tokens) * h * (2 * q + 2 * kv + 3 * d(c.intermediate_size)) + 4 * seen * q;
+  return 1e-9 * (d(c.num_hidden_layers) * layer + 2 * h * d(c.vocab_size));
+}
+
+// The layers' weights and the head in the checkpoint's two bytes, and the keys and values of `past` tokens in four.
+double decode_gbytes(const TextConfig& c, std::int64_t past) {
+  const double h = d(c.hidden_size), q = d(c.num_attention_heads * c.head_dim()),
+               kv = d(c.num_key_value_heads * c.head_dim());
+  const double weights =
+      d(c.num_hidden_layers) * h * (2 * q + 2 * kv + 3 * d(c.intermediate_size)) + h * d(c.vocab_size);
+  return 1e-9 * (2 * weights + 8 * d(c.num_hidden_layers) * kv * d(past));
+}
+
+std::string label(const Model& model) {
+  return std::filesystem::absolute(model.dir).lexically_normal().filename().string();
+}
+
+PreprocessorConfig preprocessor_of(const Model& model) {
+  PreprocessorConfig out = must(load_preprocessor_config(model.dir));
+  if (model.side > 0) out.min_pixels = out.max_pixels = model.side * model.side;
+  return out;
+}
+
+std::vector<Row> vision_case(const Model& model, const Settings& settings) {
+  ThreadPool threads(settings.threads);
+  const double before = resident();
+  const Stopwatch watch;
+  const auto ops = make_cpu_ops(threads);
+  std::unique_ptr<const VisionModel> vision;
+  ModelConfig config;
+  {
+    const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kVision));
+    config = checkpoint.config();
+    vision = must(load_vision_model(checkpoint, *ops));
+  }
+  const std::string group = "vision, " + label(model);
+  const auto row = [&](std::string name, std::vector<double> ms) {
+    Row out{.group = group, .name = std::move(name)};
+    out.threads = threads.size();
+    out.ms = std::move(ms);
+    return out;
+  };
+  Row load = row("load", {watch.ms()});
+  load.gbytes = static_cast<double>(vision->weight_bytes()) * 1e-9;
+  load.figures = {{"weights MiB", mib(vision->weight_bytes())}, {"peak MiB", peak_resident()}};
+  load.note = "one sample; the file may be in the page cache";
+
+  const auto layout = must(make_layout(config));
+  const PreprocessorConfig preprocessor = preprocessor_of(model);
+  const Encoder encoder(*vision, *layout, preprocessor, threads);
+  const std::vector<std::byte> bytes = must(read_file(settings.picture, 1 << 28));
+  const std::span<const std::byte> file(bytes);
+  const ImageInfo info = must(probe(file));
+  const PicturePlan plan = must(encoder.plan({&file, 1}));
+  std::vector<double> decode, resize, patchify, encode;
+  double peak = 0;
+  for (int i = 0; i <= settings.samples; ++i) {
+    const EncodedPicture picture = must(encoder.encode({&file, 1}));
+    if (i == 0) {
+      peak = peak_resident();
+      continue;
+    }
+    decode.push_back(picture.times.decode_ms);
+    resize.push_back(picture.times.resize_ms);
+    patchify.push_back(picture.times.patchify_ms);
+    encode.push_back(picture.times.encode_ms);
+  }
+  const double stored = d(info.size.width) * d(info.size.height), target = d(plan.target.height) * d(plan.target.width);
+  std::vector<Row> rows{load};
+  rows.push_back(
+      row(fmt::format("decode {} x {} {}", info.size.width, info.size.height, format_name(info.format)), decode));
+  rows.back().gbytes = 1e-9 * (3 * stored + static_cast<double>(bytes.size()));
+  rows.back().unit = "megapixels/s", rows.back().units = stored * 1e-6;
+  rows.push_back(row(fmt::format("resize to {} x {}", plan.target.width, plan.target.height), resize));
+  rows.back().gbytes = 3e-9 * (stored + target);
+  rows.back().unit = "megapixels/s read", rows.back().units = stored * 1e-6;
+  rows.push_back(row(fmt::format("patchify {} patches", plan.grid.patches()), patchify));
+  rows.back().gbytes = 1e-9 * (3 * target + 4 * d(plan.grid.patches()) * d(config.vision.patch_width()));
+  rows.push_back(row(fmt::format("encode {} patches to {} rows", plan.grid.patches(), plan.rows), encode));
+  rows.back().gflop = vision_gflop(config.vision, plan.grid.patches(), plan.grid.h * plan.grid.w);
+  rows.back().gbytes = static_cast<double>(vision->weight_bytes()) * 1e-9;
+  rows.back().figures = {{"peak MiB", peak},
+                         {"above weights MiB", peak - mib(vision->weight_bytes())},
+                         {"of it before loading MiB", before}};
+  return rows;
+}
+
+// A chat about one picture of 32 x 32 patches, its features made up: how long it takes does not depend on what they
+// say.
+class Conversation {
+ public:
+  Conversation(const Model& model, ThreadPool& threads) : ops_(make_cpu_ops(threads)) {
+    const Stopwatch watch;
+    {
+      const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kLanguage));
+      config = checkpoint.config();
+      language = must(load_language_model(checkpoint, *ops_));
+    }
+    tokenizer_ = std::make_unique<const Tokenizer>(must(Tokenizer::load(model.dir)));
+    engine = must(Engine::create(*language, *tokenizer_, *ops_));
+    load_ms = watch.ms();
+    layout_ = must(make_layout(config));
+    const std::int64_t rows = 1024 / config.vision.merge_unit();
+    Matrix values = random_matrix(rows, config.text.hidden_size, 11);
+    for (std::int64_t i = 0; i < values.size(); ++i) values.data()[i] *= 0.1F;
+    feature_ = std::make_shared<const Feature>(make_feature(FeatureKey{}, {1, 32, 32}, "bench", std::move(values)));
+  }
+
+  GenerationRequest request(const std::string& question, std::int64_t max_tokens) const {
+    const ChatTemplate chat = must(standard_chat_template(*tokenizer_));
+    const ChatMessage message{"user", {ChatPart::image(), ChatPart::of_text(question)}};
+    GenerationRequest out;
+    out.prompt = must(assemble_prompt(tokenize(*tokenizer_, must(render_chat(chat, {&message, 1}))), {&feature_, 1}, {},
+                                      config, *layout_, feature_->meta.vision_digest));
+    out.max_tokens = max_tokens;  // and no stop tokens: every answer is this long
+    return out;
+  }
+
+  ModelConfig config;
+  std::unique_ptr<const LanguageModel> language;
+  std::unique_ptr<Engine> engine;
+  double load_ms = 0;
+
+ private:
+  std::unique_ptr<Ops> ops_;
+  std::unique_ptr<const Tokenizer> tokenizer_;
+  std::unique_ptr<const ModelLayout> layout_;
+  std::shared_ptr<const Feature> feature_;
+};
+
+std::vector<Row> language_case(const Model& model, const Settings& settings) {
+  constexpr std::int64_t kNewTokens = 10;
+  ThreadPool threads(settings.threads);
+  const Conversation talk(model, threads);
+  const std::string group = "language, " + label(model);
+  const auto row = [&](std::string name) {
+    Row out{.group = group, .name = std::move(name)};
+    out.threads = threads.size();
+    return out;
+  };
+  Row load = row("load");
+  load.ms = {talk.load_ms};
+  load.gbytes = static_cast<double>(talk.language->weight_bytes()) * 1e-9;
+  load.figures = {
+      {"weights MiB", mib(talk.language->weight_bytes())}, {"resident MiB", resident()}, {"peak MiB", peak_resident()}};
+  load.note = "one sample; the file may be in the page cache";
+
+  // One question, then the same with a second one about the picture beside it: what the second costs by itself is its
+  // own few tokens of prefill, and its rows in the steps of the first.
+  const std::vector<GenerationRequest> one{talk.request("How many houses are there?", kNewTokens)};
+  const std::vector<GenerationRequest> two{one.front(), talk.request("What is the weather?", kNewTokens)};
+  const std::int64_t tokens = one.front().prompt.size();
+  Row prefill = row(fmt::format("prefill {} tokens", tokens)), decode = row("decode, a token");
+  Row alone = row(fmt::format("question 1, {} new tokens", kNewTokens));
+  Row second = row("question 1 and 2 together"), extra = row("question 2, its own prefill");
+  std::int64_t cached = 0, own = 0;
+  for (int i = 0; i <= settings.samples; ++i) {
+    Stopwatch watch;
+    const Completion answer = must(talk.engine->run(one)).front();
+    const double one_ms = watch.lap();
+    const std::vector<Completion> both = must(talk.engine->run(two));
+    const double two_ms = watch.ms();
+    cached = both[1].cached_tokens, own = both[1].prompt_tokens - cached;
+    if (i == 0) continue;  // the first one wakes the memory of the pool
+    prefill.ms.push_back(answer.prefill_ms);
+    decode.ms.push_back(answer.decode_ms / static_cast<double>(kNewTokens - 1));
+    alone.ms.push_back(one_ms);
+    second.ms.push_back(two_ms);
+    extra.ms.push_back(both[1].prefill_ms);
+  }
+  prefill.gflop = language_gflop(talk.config.text, tokens, 0);
+  prefill.gbytes = decode_gbytes(talk.config.text, 0);
+  prefill.unit = "tokens/s", prefill.units = d(tokens);
+  decode.gflop = language_gflop(talk.config.text, 1, tokens);
+  decode.gbytes = decode_gbytes(talk.config.text, tokens + kNewTokens / 2);
+  decode.unit = "tokens/s", decode.units = 1;
+  extra.gflop = language_gflop(talk.config.text, own, cached);
+  extra.gbytes = decode_gbytes(talk.config.text, cached);
+  extra.figures = {{"tokens reused", d(cached)}, {"own tokens", d(own)}};
+  extra.note = "a step it shares with what question 1 has left";
+  second.figures = {{"question 2 adds ms", second.median_ms() - alone.median_ms()}};
+  alone.figures = {{"peak MiB", peak_resident()}};
+  return {load, prefill, decode, alone, second, extra};
+}
+
+// Wide as it is high where possible: patches = h * w with both sides multiples of the merge size.
+Grid grid_for(std::int64_t patches, std::int64_t merge) {
+  std::int64_t h = static_cast<std::int64_t>(std::sqrt(d(patches))) / merge * merge;
+  while (h > merge && (patches % h != 0 || (patches / h) % merge != 0)) h -= merge;
+  return {1, h, patches / h};
+}
+
+std::vector<Row> scaling_case(const Model& model, std::int64_t patches, const Settings& settings) {
+  ThreadPool threads(settings.threads);
+  const auto ops = make_cpu_ops(threads);
+  std::unique_ptr<const VisionModel> vision;
+  {
+    const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kVision));
+    vision = must(load_vision_model(checkpoint, *ops));
+  }
+  const VisionConfig& config = vision->config();
+  const Grid grid = grid_for(patches, config.spatial_merge_size);
+  const Matrix pixels = random_matrix(grid.patches(), config.patch_width(), 12);
+  const double loaded = resident();
+  Row row{.group = fmt::format("patches, {} ({} vision layers)", label(model), config.depth),
+          .name = fmt::format("encode {} x {} = {} patches", grid.h, grid.w, grid.patches())};
+  row.threads = threads.size();
+  const int samples = patches <= 1024 ? settings.samples : patches <= 4096 ? std::min(3, settings.samples) : 1;
+  row.ms = sample(samples, false, [&] { must(vision->encode(pixels.view(), {&grid, 1})); });
+  row.gflop = vision_gflop(config, patches, patches);
+  row.gbytes = static_cast<double>(vision->weight_bytes()) * 1e-9;
+  const double above = peak_resident() - loaded;
+  row.figures = {
+      {"weights MiB", mib(vision->weight_bytes())},
+      {"peak MiB", peak_resident()},
+      {"for this MiB", above},
+      {"KiB a patch", above * 1024 / d(patches)},
+      {"a score matrix of all heads would be MiB", d(config.num_heads * patches) * d(patches) * 4 / (1 << 20)}};
+  if (samples < 5) row.note = fmt::format("{} sample{}", samples, samples == 1 ? "" : "s");
+  return {row};
+}
+
+}  // namespace
+
+std::vector<Row> measure_vision(const Model& model, const Settings& settings) {
+  return in_process([&] { return vision_case(model, settings); });
+}
+
+std::vector<Row> measure_language(const Model& model, const Settings& settings) {
+  return in_process([&] { return language_case(model, settings); });
+}
+
+std::vector<Row> measure_scaling(const Model& model, const Settings& settings) {
+  std::vector<Row> rows;
+  for (const std::int64_t patches : settings.patches)
+    for (const Row& row : in_process([&] { return scaling_case(model, patches, settings); })) rows.push_back(row);
+  return rows;
+}
+
+}  // namespace chiasm::bench
