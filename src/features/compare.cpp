@@ -39,7 +39,7 @@ Result<Drift> drift_of(ConstMatrixView a, ConstMatrixView b) {
     }
     squares_a += aa;
     double cosine = aa == bb ? 1 : 0;  // without a direction: alike only if both are zero
-    if (aa > 0 && bb > 0) cosine = std::fmin(1.0, std::fmax(-1.0, ab / (std::sqrt(aa) * std::sqrt(bb))));
+    if (aa > 0 && bb > 0) cosine = std::fmin(1.0, std::fmax(-1.0, ab / std::sqrt(aa * bb)));
     if (r == 0 || cosine < out.cosine_min) {
       out.cosine_min = cosine;
       out.cosine_min_row = r;
@@ -69,8 +69,8 @@ DriftVerdict judge(const Drift& drift, const DriftTolerance& tolerance) {
     verdict.reasons.push_back(
         fmt::format("relative_l2 {:.2e} exceeds {:.2e}", drift.relative_l2, tolerance.relative_l2));
   if (!(drift.cosine_min >= tolerance.cosine_min))
-    verdict.reasons.push_back(fmt::format("cosine {:.6f} of row {} is below {:.6f}", drift.cosine_min,
-                                          drift.cosine_min_row, tolerance.cosine_min));
+    verdict.reasons.push_back(fmt::format("cosine 1 - {:.2e} of row {} is below 1 - {:.2e}", 1 - drift.cosine_min,
+                                          drift.cosine_min_row, 1 - tolerance.cosine_min));
   if (!(drift.max_abs <= tolerance.max_abs))
     verdict.reasons.push_back(fmt::format("max_abs {:.2e} (row {}, column {}) exceeds {:.2e}", drift.max_abs,
                                           drift.max_abs_row, drift.max_abs_column, tolerance.max_abs));
