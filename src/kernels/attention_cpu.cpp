@@ -17,36 +17,35 @@
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
-namespace chiasm {
-namespace HWY_NAMESPACE {
+namespace chiasm::HWY_NAMESPACE {
 
-template <std::int64_t kStep, std::int64_t kRow, int NV>
+template <std::int64_t Step, std::int64_t Row, int NV>
 HWY_INLINE void tile_of_height(int height, std::int64_t depth, const float* a, const float* b, std::int64_t ldb,
                                float* c, std::int64_t ldc, bool accumulate) {
   switch (height) {
-    case kTileRows: tile<kTileRows, NV, kStep, kRow>(depth, a, b, ldb, c, ldc, accumulate); break;
+    case kTileRows: tile<kTileRows, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
 #if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
-    case 8: tile<8, NV, kStep, kRow>(depth, a, b, ldb, c, ldc, accumulate); break;
+    case 8: tile<8, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
 #endif
-    case 4: tile<4, NV, kStep, kRow>(depth, a, b, ldb, c, ldc, accumulate); break;
-    case 2: tile<2, NV, kStep, kRow>(depth, a, b, ldb, c, ldc, accumulate); break;
-    default: tile<1, NV, kStep, kRow>(depth, a, b, ldb, c, ldc, accumulate); break;
+    case 4: tile<4, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
+    case 2: tile<2, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
+    default: tile<1, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
   }
 }
 
-// c [rows, cols] (+)= a * b [depth, cols]; cols is a multiple of one vector. a is read at a[k * kStep + i * kRow].
-template <std::int64_t kStep, std::int64_t kRow>
+// c [rows, cols] (+)= a * b [depth, cols]; cols is a multiple of one vector. a is read at a[k * Step + i * Row].
+template <std::int64_t Step, std::int64_t Row>
 void product(std::int64_t rows, std::int64_t cols, std::int64_t depth, const float* a, const float* b, std::int64_t ldb,
              float* c, std::int64_t ldc, bool accumulate) {
   std::int64_t j = 0;
   for (; j + 2 * kLanes <= cols; j += 2 * kLanes)
     for (std::int64_t i = 0; i < rows; i += tile_rows(rows - i))
-      tile_of_height<kStep, kRow, 2>(tile_rows(rows - i), depth, a + i * kRow, b + j, ldb, c + i * ldc + j, ldc,
-                                     accumulate);
+      tile_of_height<Step, Row, 2>(tile_rows(rows - i), depth, a + i * Row, b + j, ldb, c + i * ldc + j, ldc,
+                                   accumulate);
   for (; j < cols; j += kLanes)
     for (std::int64_t i = 0; i < rows; i += tile_rows(rows - i))
-      tile_of_height<kStep, kRow, 1>(tile_rows(rows - i), depth, a + i * kRow, b + j, ldb, c + i * ldc + j, ldc,
-                                     accumulate);
+      tile_of_height<Step, Row, 1>(tile_rows(rows - i), depth, a + i * Row, b + j, ldb, c + i * ldc + j, ldc,
+                                   accumulate);
 }
 
 struct Softmax {
@@ -116,8 +115,7 @@ void attend(const QueryTile& rows, std::span<const KeyValueBlock> blocks, std::i
   }
 }
 
-}  // namespace HWY_NAMESPACE
-}  // namespace chiasm
+}  // namespace chiasm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE

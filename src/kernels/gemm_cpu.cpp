@@ -18,8 +18,7 @@
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
-namespace chiasm {
-namespace HWY_NAMESPACE {
+namespace chiasm::HWY_NAMESPACE {
 
 // Blocks of x: kBlockRows x kBlockDepth floats stay in L2 while the panels of a task pass by.
 constexpr std::int64_t kBlockRows = 144, kBlockDepth = 512, kTaskPanels = 8;
@@ -173,8 +172,7 @@ std::int64_t gemm_block_rows() { return kBlockRows / kTileRows * kTileRows; }
 std::int64_t gemm_tile_rows() { return kTileRows; }
 std::int64_t gemm_task_panels() { return kTaskPanels; }
 
-}  // namespace HWY_NAMESPACE
-}  // namespace chiasm
+}  // namespace chiasm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE

@@ -165,11 +165,15 @@ class RefOps final : public Ops {
     const Shape sizes{shape.layers, shape.blocks, kKvBlock, shape.kv_heads, shape.head_dim};
     ASSIGN_OR_RETURN(const std::int64_t count, element_count(sizes));
     ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count(sizes, DType::kF32));
+    const auto refused = [&] {
+      return fail(Code::kResourceExhausted, "no memory for a KV pool of {} blocks (2 x {} bytes)", shape.blocks, bytes);
+    };
+    if (bytes > kMostBytes) return refused();
     try {
-      if (bytes <= kMostBytes) return std::make_unique<RefKvPool>(shape, static_cast<std::size_t>(count));
-    } catch (const std::exception&) {  // bad_alloc
+      return std::make_unique<RefKvPool>(shape, static_cast<std::size_t>(count));
+    } catch (const std::bad_alloc&) {
+      return refused();
     }
-    return fail(Code::kResourceExhausted, "no memory for a KV pool of {} blocks (2 x {} bytes)", shape.blocks, bytes);
   }
 
   void matmul(ConstMatrixView x, const Weight& weight, const Epilogue& epilogue, MatrixView out) const override {

@@ -14,8 +14,7 @@
 // clang-format on
 
 HWY_BEFORE_NAMESPACE();
-namespace chiasm {
-namespace HWY_NAMESPACE {
+namespace chiasm::HWY_NAMESPACE {
 
 // Sums run in one vector of partial sums, then across its lanes: an order that depends on `count` alone.
 float sum_of(const float* x, std::int64_t count) {
@@ -114,8 +113,7 @@ void rope(MatrixView x, std::int64_t heads, const RopeTable& table) {
   }
 }
 
-}  // namespace HWY_NAMESPACE
-}  // namespace chiasm
+}  // namespace chiasm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE

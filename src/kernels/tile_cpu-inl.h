@@ -15,8 +15,7 @@
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
-namespace chiasm {
-namespace HWY_NAMESPACE {
+namespace chiasm::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
@@ -39,8 +38,8 @@ HWY_INLINE VF32 load_f32(const hwy::float16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), p));
 }
 
-// c[i][0 .. NV vectors) (+)= sum over k of a[k * kStep + i * kRow] * b[k * ldb ..].
-template <int MR, int NV, std::int64_t kStep, std::int64_t kRow, class B>
+// c[i][0 .. NV vectors) (+)= sum over k of a[k * Step + i * Row] * b[k * ldb ..].
+template <int MR, int NV, std::int64_t Step, std::int64_t Row, class B>
 HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const B* HWY_RESTRICT b, std::int64_t ldb,
                      float* HWY_RESTRICT c, std::int64_t ldc, bool accumulate) {
   const F32 d;
@@ -62,7 +61,7 @@ HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const B* H
     for (int j = 0; j < NV; ++j) column[j] = load_f32(b + k * ldb + j * kLanes);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
-      const VF32 row = hn::Set(d, a[k * kStep + i * kRow]);
+      const VF32 row = hn::Set(d, a[k * Step + i * Row]);
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(row, column[j], acc[i][j]);
     }
@@ -79,8 +78,7 @@ HWY_INLINE int tile_rows(std::int64_t rows) {
   return rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
 }
 
-}  // namespace HWY_NAMESPACE
-}  // namespace chiasm
+}  // namespace chiasm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #endif  // CHIASM_KERNELS_TILE_CPU_INL_H_

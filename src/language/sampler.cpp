@@ -78,6 +78,7 @@ std::int32_t sample(std::span<float> logits, const SamplingParams& params, std::
   }
   const double highest = logits[static_cast<std::size_t>(ids.front())];
   std::vector<double> weights;
+  weights.reserve(ids.size());
   for (const std::int32_t id : ids)
     weights.push_back(std::exp((logits[static_cast<std::size_t>(id)] - highest) / params.temperature));
   double total = std::accumulate(weights.begin(), weights.end(), 0.0);

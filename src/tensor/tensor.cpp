@@ -98,12 +98,16 @@ Matrix::Matrix(std::int64_t rows, std::int64_t cols) : rows_(rows), cols_(cols) 
 
 Result<Matrix> Matrix::create(std::int64_t rows, std::int64_t cols) {
   ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count({rows, cols}, DType::kF32));
+  const auto refused = [&] {
+    return fail(Code::kResourceExhausted, "no memory for a {} x {} matrix ({} bytes)", rows, cols, bytes);
+  };
   constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 47;  // the address space; sanitizers abort beyond theirs
+  if (bytes > kMostBytes) return refused();
   try {
-    if (bytes <= kMostBytes) return Matrix(rows, cols);
+    return Matrix(rows, cols);
   } catch (const std::bad_alloc&) {
+    return refused();
   }
-  return fail(Code::kResourceExhausted, "no memory for a {} x {} matrix ({} bytes)", rows, cols, bytes);
 }
 
 }  // namespace chiasm
