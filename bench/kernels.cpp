@@ -119,6 +119,7 @@ std::vector<Row> row_contract(int threads) {
       std::int64_t differ = 0;
       double largest = 0;
       for (std::int64_t i = 0; i < m * kN; ++i) {
+        // Bits are what is compared here. NOLINTNEXTLINE(bugprone-suspicious-memory-comparison)
         differ += std::memcmp(all.data() + i, some.data() + i, sizeof(float)) != 0 ? 1 : 0;
         largest = std::max(largest, static_cast<double>(std::abs(all.data()[i] - some.data()[i])));
       }

@@ -4,7 +4,8 @@
 
 #ifdef CHIASM_BENCH_DNNL
 #include <dnnl.h>
-#include <omp.h>
+
+extern "C" void omp_set_num_threads(int);  // omp.h belongs to a compiler, and clang-tidy's has none
 #endif
 
 namespace chiasm::bench {

@@ -57,6 +57,7 @@ TEST_F(File, FailedPublishLeavesNothing) {
 TEST_F(File, PublishedFilesFollowTheUmaskFromEveryThread) {
   const mode_t before = ::umask(0027);
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t)
     threads.emplace_back([&, t] {
       const std::string text(100, 'x');
