@@ -1,21 +1,14 @@
 // Any text is either refused or a config that model code can trust: what follows from it can be computed.
 #include <cstdint>
-#include <cstdlib>
 #include <string_view>
 
+#include "expect.h"
 #include "models/checkpoint.h"
 #include "models/config.h"
 
-namespace {
-
-void expect(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
-
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace chiasm;
+  using fuzz::expect;
   const std::string_view text(reinterpret_cast<const char*>(data), size);
 
   ModelConfig config;

@@ -2,23 +2,20 @@
 // checksums keep a fuzzer out, each input is also tried with its checksums made right.
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "expect.h"
 #include "features/feature_file.h"
 #include "tensor/safetensors.h"
 
 namespace {
 
 using namespace chiasm;
-
-void expect(bool condition) {
-  if (!condition) std::abort();
-}
+using fuzz::expect;
 
 void try_parse(std::span<const std::byte> bytes) {
   const auto feature = parse_feature(bytes, "fuzz");

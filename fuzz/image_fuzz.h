@@ -3,9 +3,9 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <span>
 
+#include "expect.h"
 #include "image/decode.h"
 #include "image/probe.h"
 
@@ -18,9 +18,8 @@ inline int try_picture(const std::uint8_t* data, std::size_t size, Format format
   if (info && info->format != format) return -1;  // keep it out of the corpus
   const DecodeLimits limits{.max_pixels = 1 << 20, .max_bytes = 1 << 20};
   const auto image = decode(bytes, limits);
-  if (image && (!info || image->size() != info->size)) std::abort();
-  if (!image && image.error().message.empty()) std::abort();
-  if (!info && image) std::abort();
+  if (image) expect(info && image->size() == info->size);
+  if (!image) expect(!image.error().message.empty());
   return 0;
 }
 

@@ -1,20 +1,13 @@
 // Any bytes are either refused or a container whose every tensor lies inside them and survives being written again.
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 
+#include "expect.h"
 #include "tensor/safetensors.h"
-
-namespace {
-
-void expect(bool condition) {
-  if (!condition) std::abort();
-}
-
-}  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace chiasm;
+  using fuzz::expect;
   const auto bytes = std::as_bytes(std::span(data, size));
   const auto view = SafetensorsView::parse(bytes, "fuzz");
   if (!view) {

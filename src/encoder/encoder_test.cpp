@@ -1,35 +1,33 @@
 #include "encoder/encoder.h"
 
 #include <cstring>
-#include <filesystem>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "base/test_support.h"
 #include "image/patchify.h"
 
 namespace chiasm {
 namespace {
 
-namespace fs = std::filesystem;
 using testing::HasSubstr;
-
-fs::path toytown() { return fs::path(CHIASM_SOURCE_DIR) / "models" / "toytown"; }
 
 class EncoderTest : public testing::Test {
  protected:
   std::span<const std::byte> file(const std::string& name) {
-    bytes_.push_back(std::make_unique<std::vector<std::byte>>(read_file(toytown() / "eval" / name, 1 << 24).value()));
+    bytes_.push_back(
+        std::make_unique<std::vector<std::byte>>(read_file(toytown_dir() / "eval" / name, 1 << 24).value()));
     return *bytes_.back();
   }
 
   ThreadPool threads_{2};
   std::unique_ptr<Ops> ops_ = make_cpu_ops(threads_);
-  Checkpoint checkpoint_ = *Checkpoint::open(toytown(), Role::kVision);
+  Checkpoint checkpoint_ = *Checkpoint::open(toytown_dir(), Role::kVision);
   std::unique_ptr<const VisionModel> model_ = *load_vision_model(checkpoint_, *ops_);
   std::unique_ptr<const ModelLayout> layout_ = *make_layout(checkpoint_.config());
-  PreprocessorConfig preprocessor_ = *load_preprocessor_config(toytown());
+  PreprocessorConfig preprocessor_ = *load_preprocessor_config(toytown_dir());
   CodecStats stats_;
   Encoder encoder_{*model_, *layout_, preprocessor_, threads_, {}, &stats_};
   std::vector<std::unique_ptr<std::vector<std::byte>>> bytes_;

@@ -5,7 +5,7 @@
 
 #include <gmock/gmock.h>
 
-#include "features/test_util.h"
+#include "features/test_features.h"
 
 namespace chiasm {
 namespace {

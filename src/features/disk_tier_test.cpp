@@ -10,7 +10,7 @@
 #include <sys/wait.h>
 
 #include "base/file.h"
-#include "features/test_util.h"
+#include "features/test_features.h"
 
 namespace chiasm {
 namespace {
@@ -46,7 +46,7 @@ std::uint64_t bytes_in(const fs::path& dir) {
 }
 
 TEST(DiskTier, StoresUnderItsId) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   DiskTier tier({.dir = folder.path() / "not yet there"});
   EXPECT_EQ(tier.get(id(1)), nullptr);
   ASSERT_TRUE(tier.put(sample_feature(1)).has_value());
@@ -65,7 +65,7 @@ TEST(DiskTier, StoresUnderItsId) {
 }
 
 TEST(DiskTier, BadFilesAreCountedMissesAndReplaced) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   std::vector<std::string> warnings;
   DiskTier tier({.dir = folder.path(), .max_file = 2 * file_bytes(), .warn = [&](std::string_view line) {
                    warnings.emplace_back(line);
@@ -101,7 +101,7 @@ TEST(DiskTier, BadFilesAreCountedMissesAndReplaced) {
 }
 
 TEST(DiskTier, AFolderInTheWayIsAMissAndStays) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   DiskTier tier({.dir = folder.path()});
   fs::create_directories(tier.path_of(id(1)));
   EXPECT_EQ(tier.get(id(1)), nullptr);
@@ -113,7 +113,7 @@ TEST(DiskTier, AFolderInTheWayIsAMissAndStays) {
 }
 
 TEST(DiskTier, LeastRecentlyUsedGoesFirst) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   DiskTier tier({.dir = folder.path(), .budget = 3 * file_bytes()});
   for (int i = 1; i <= 3; ++i) {
     ASSERT_TRUE(tier.put(sample_feature(i)).has_value());
@@ -133,7 +133,7 @@ TEST(DiskTier, LeastRecentlyUsedGoesFirst) {
 }
 
 TEST(DiskTier, TheBudgetHoldsAfterEveryWrite) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const std::uint64_t budget = 40 * file_bytes();  // a sixteenth is more than one file: scans are rare
   DiskTier tier({.dir = folder.path(), .budget = budget});
   for (int i = 0; i < 60; ++i) {
@@ -149,7 +149,7 @@ TEST(DiskTier, TheBudgetHoldsAfterEveryWrite) {
 }
 
 TEST(DiskTier, WhatDoesNotFitIsRefusedAndPushesNothingOut) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   DiskTier tier({.dir = folder.path(), .budget = 2 * file_bytes()});
   ASSERT_TRUE(tier.put(sample_feature(1)).has_value());
   EXPECT_EQ(tier.put(sample_feature(2, 8000)).error().code, Code::kResourceExhausted);
@@ -160,7 +160,7 @@ TEST(DiskTier, WhatDoesNotFitIsRefusedAndPushesNothingOut) {
 }
 
 TEST(DiskTier, ANewProcessTakesOverWhatIsThere) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   {
     DiskTier first({.dir = folder.path()});
     for (int i = 0; i < 6; ++i) {
@@ -176,7 +176,7 @@ TEST(DiskTier, ANewProcessTakesOverWhatIsThere) {
 }
 
 TEST(DiskTier, LeavesForeignNamesAlone) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const std::string hex = id(1).hex();
   const std::vector<fs::path> theirs = {folder.path() / "notes.txt",
                                         folder.path() / "ab" / "model.safetensors",
@@ -216,7 +216,7 @@ void die_while_writing(const fs::path& dir, int seed) {
 }
 
 TEST(DiskTier, SweepsWhatDeadWritersLeft) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   die_while_writing(folder.path(), 1);
   ASSERT_EQ(files_in(folder.path()).size(), 1U);
   const fs::path old = files_in(folder.path())[0];
@@ -234,7 +234,7 @@ TEST(DiskTier, SweepsWhatDeadWritersLeft) {
 
 TEST(DiskTier, HalvesReadAsTheyWouldFromMemory) {
   for (const DType dtype : {DType::kF16, DType::kBF16}) {
-    const TempFolder folder;
+    const TemporaryFolder folder;
     Feature rounded = sample_feature(1);
     ASSERT_TRUE(round_feature(rounded, dtype).has_value());
     DiskTier half({.dir = folder.path(), .dtype = dtype});
@@ -258,7 +258,7 @@ TEST(DiskTier, HalvesReadAsTheyWouldFromMemory) {
 }
 
 TEST(DiskTier, FromManyThreads) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   DiskTier tier({.dir = folder.path(), .budget = 4 * file_bytes()});
   std::vector<std::thread> threads;
   for (int t = 0; t < 4; ++t) {
@@ -294,7 +294,7 @@ int share_folder(const fs::path& dir, std::uint64_t budget, int process) {
 }
 
 TEST(DiskTier, SeveralProcessesInOneFolder) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const std::uint64_t budget = 5 * file_bytes();
   std::vector<pid_t> children;
   for (int process = 0; process < 4; ++process) {
@@ -316,7 +316,7 @@ TEST(DiskTier, SeveralProcessesInOneFolder) {
 
 // A writer killed at any moment leaves the old file, the new one or none: never a part of one.
 TEST(DiskTier, KilledWritersLeaveNothingHalf) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   for (int round = 0; round < 12; ++round) {
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);

@@ -7,7 +7,7 @@
 #include <gmock/gmock.h>
 
 #include "base/file.h"
-#include "features/test_util.h"
+#include "features/test_features.h"
 
 namespace chiasm {
 namespace {
@@ -225,7 +225,7 @@ TEST(FeatureFile, ManyTensorsAreTooMuchOfAHeader) {
 }
 
 TEST(FeatureFile, LimitsAndPaths) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const auto path = folder.path() / "a" / "feature.safetensors";
   ASSERT_TRUE(save_feature(path, sample_feature(1), DType::kF32).has_value());
   const auto size = std::filesystem::file_size(path);
@@ -243,7 +243,7 @@ TEST(FeatureFile, LimitsAndPaths) {
 }
 
 TEST(FeatureFile, LooksLikeOne) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const auto path = folder.path() / "f";
   const auto bytes = sample_file();
   write_bytes(path, bytes);

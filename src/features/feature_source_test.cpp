@@ -7,7 +7,7 @@
 
 #include <gmock/gmock.h>
 
-#include "features/test_util.h"
+#include "features/test_features.h"
 
 namespace chiasm {
 namespace {
@@ -45,7 +45,7 @@ void until_waiting(const TieredFeatureSource& source, std::uint64_t count) {
 }
 
 TEST(FeatureSource, EncodedThenMemoryThenDisk) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   Encoder encoder;
   {
     TieredFeatureSource source(std::make_shared<MemoryTier>(kPlenty),
@@ -102,7 +102,7 @@ TEST(FeatureSource, WithoutTiersEveryRequestEncodes) {
 }
 
 TEST(FeatureSource, DamagedFilesAreEncodedAgainAndReplaced) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const auto disk = std::make_shared<DiskTier>(DiskTierOptions{.dir = folder.path()});
   TieredFeatureSource source(nullptr, disk, {.merge = 2, .width = 8});
   Encoder encoder;
@@ -136,7 +136,7 @@ TEST(FeatureSource, DamagedFilesAreEncodedAgainAndReplaced) {
 
 TEST(FeatureSource, WhereAFeatureComesFromNeverChangesIt) {
   for (const DType dtype : {DType::kF32, DType::kF16, DType::kBF16}) {
-    const TempFolder folder;
+    const TemporaryFolder folder;
     const auto make = [&] {
       return TieredFeatureSource(std::make_shared<MemoryTier>(kPlenty),
                                  std::make_shared<DiskTier>(DiskTierOptions{.dir = folder.path(), .dtype = dtype}));
@@ -156,7 +156,7 @@ TEST(FeatureSource, WhereAFeatureComesFromNeverChangesIt) {
 }
 
 TEST(FeatureSource, AFolderThatCannotBeWrittenCostsNoAnswer) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   write_bytes(folder.path() / "file", bytes_of("in the way"));
   const auto disk = std::make_shared<DiskTier>(DiskTierOptions{.dir = folder.path() / "file"});
   TieredFeatureSource source(std::make_shared<MemoryTier>(kPlenty), disk);
@@ -190,7 +190,7 @@ TEST(FeatureSource, EncodersAreChecked) {
 }
 
 TEST(FeatureSource, ConcurrentRequestsEncodeOnce) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   TieredFeatureSource source(std::make_shared<MemoryTier>(kPlenty),
                              std::make_shared<DiskTier>(DiskTierOptions{.dir = folder.path()}));
   std::atomic<int> calls = 0;
@@ -311,7 +311,7 @@ TEST(FeatureSource, CancellingOneRequestCancelsNoOther) {
 }
 
 TEST(FeatureSource, ManyThreadsManyPicturesSmallBudgets) {
-  const TempFolder folder;
+  const TemporaryFolder folder;
   const std::uint64_t cost = MemoryTier::cost(sample_feature(1));
   TieredFeatureSource source(std::make_shared<MemoryTier>(2 * cost),
                              std::make_shared<DiskTier>(DiskTierOptions{.dir = folder.path(), .budget = 8000}));

@@ -3,7 +3,7 @@
 #include <thread>
 #include <vector>
 
-#include "features/test_util.h"
+#include "features/test_features.h"
 
 namespace chiasm {
 namespace {

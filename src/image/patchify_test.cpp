@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -111,10 +110,7 @@ ImageSize grid_like(ImageSize size, std::int64_t patches) {
 // The demo pictures that came with the project's reference, where they are: PNG within half precision of the reference,
 // JPEG within what two JPEG libraries may differ by.
 TEST(Patchify, EqualsTheSharedReference) {
-  const char* shared = std::getenv("CHIASM_SHARED");
-  const std::filesystem::path eval =
-      (shared ? std::filesystem::path(shared) : std::filesystem::path(CHIASM_SOURCE_DIR) / "../shared") /
-      "toytown/eval";
+  const std::filesystem::path eval = shared_dir() / "toytown/eval";
   if (!std::filesystem::exists(eval / "reference.safetensors")) {
     GTEST_SKIP() << "the shared evaluation pictures are not here: set CHIASM_SHARED";
   }

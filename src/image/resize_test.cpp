@@ -41,7 +41,7 @@ TEST(Resize, EqualsPillowByteForByte) {
 
 // The vectors of the reference processor that the whole project shares: opened, converted and scaled there.
 TEST(Resize, EqualsTheProjectGoldens) {
-  const std::filesystem::path folder = std::filesystem::path(CHIASM_SOURCE_DIR) / "tests/goldens/images";
+  const std::filesystem::path folder = goldens_dir() / "images";
   if (!std::filesystem::exists(folder / "resize.safetensors")) {
     GTEST_SKIP() << "tests/goldens/images/resize.safetensors is not here";
   }

@@ -10,12 +10,13 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "base/test_support.h"
 #include "image/image.h"
 #include "tensor/safetensors.h"
 
 namespace chiasm::testing {
 
-inline std::filesystem::path images_dir() { return std::filesystem::path(CHIASM_SOURCE_DIR) / "tests/data/images"; }
+inline std::filesystem::path images_dir() { return source_dir() / "tests/data/images"; }
 
 inline std::vector<std::byte> bytes_of(const std::string& name) {
   auto bytes = read_file(images_dir() / name, 1 << 20);

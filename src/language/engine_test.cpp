@@ -6,14 +6,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/test_support.h"
 #include "text/detokenizer.h"
 
 namespace chiasm {
 namespace {
 
 using testing::HasSubstr;
-
-std::filesystem::path toytown() { return std::filesystem::path(CHIASM_SOURCE_DIR) / "models" / "toytown"; }
 
 class EngineTest : public testing::Test {
  protected:
@@ -23,12 +22,12 @@ class EngineTest : public testing::Test {
   struct Shared {
     ThreadPool threads{2};
     std::unique_ptr<Ops> ops = make_cpu_ops(threads);
-    Checkpoint checkpoint = *Checkpoint::open(toytown(), Role::kLanguage);
+    Checkpoint checkpoint = *Checkpoint::open(toytown_dir(), Role::kLanguage);
     std::unique_ptr<const LanguageModel> model = *load_language_model(checkpoint, *ops);
     std::unique_ptr<const ModelLayout> layout = *make_layout(checkpoint.config());
-    Tokenizer tokenizer = *Tokenizer::load(toytown());
-    ChatTemplate chat = *load_chat_template(toytown(), tokenizer);
-    std::vector<std::int64_t> stop = load_generation_config(toytown(), checkpoint.config()).value().eos_token_id;
+    Tokenizer tokenizer = *Tokenizer::load(toytown_dir());
+    ChatTemplate chat = *load_chat_template(toytown_dir(), tokenizer);
+    std::vector<std::int64_t> stop = load_generation_config(toytown_dir(), checkpoint.config()).value().eos_token_id;
   };
 
   static std::shared_ptr<const Feature> random_feature(std::uint8_t name, std::array<std::int64_t, 3> grid) {

@@ -1,4 +1,4 @@
-// For tests only: a folder that goes away, a config small enough to write out, and a checkpoint of its tensors.
+// For tests only: a config small enough to write out, and a checkpoint of its tensors.
 #pragma once
 
 #include <cstdlib>
@@ -11,37 +11,10 @@
 #include <nlohmann/json.hpp>
 
 #include "base/check.h"
-#include "base/file.h"
+#include "base/test_support.h"
 #include "models/checkpoint.h"
 
 namespace chiasm {
-
-// Data of others that is not committed.
-inline std::filesystem::path shared_dir() {
-  const char* given = std::getenv("CHIASM_SHARED");
-  return given != nullptr ? std::filesystem::path(given) : std::filesystem::path(CHIASM_SOURCE_DIR) / ".." / "shared";
-}
-
-class TemporaryFolder {
- public:
-  TemporaryFolder() : path_(std::filesystem::path(testing::TempDir()) / temporary_name("models_test")) {
-    std::filesystem::create_directories(path_);
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  void write(const std::string& name, const std::string& text) const {
-    std::filesystem::create_directories((path_ / name).parent_path());
-    std::ofstream out(path_ / name, std::ios::binary | std::ios::trunc);
-    out << text;
-    out.close();
-    CHECK(out.good());
-  }
-
- private:
-  std::filesystem::path path_;
-};
 
 // A Qwen2-VL config with every field that the hub's files have.
 inline nlohmann::json toy_config() {

@@ -7,34 +7,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/json.h"
+#include "base/test_support.h"
 #include "roles/language_side.h"
 #include "roles/vision_side.h"
 #include "tensor/safetensors.h"
 
 namespace chiasm {
 namespace {
-
-namespace fs = std::filesystem;
-
-fs::path toytown() { return fs::path(CHIASM_SOURCE_DIR) / "models" / "toytown"; }
-fs::path goldens() { return fs::path(CHIASM_SOURCE_DIR) / "tests" / "goldens" / "toytown"; }
-
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    ADD_FAILURE() << result.error().message;
-    std::abort();
-  }
-  return *std::move(result);
-}
-
-template <class T>
-std::vector<T> integers(JsonValue array) {
-  std::vector<T> out;
-  for (const JsonValue value : must(array.elements())) out.push_back(static_cast<T>(must(value.integer())));
-  return out;
-}
 
 std::string text_at(JsonValue object, std::string_view key) { return std::string(must(must(object.at(key)).string())); }
 
@@ -50,12 +29,12 @@ class ConversationTest : public testing::Test {
  protected:
   void SetUp() override {
     VisionSideOptions vision;
-    vision.model = toytown();
+    vision.model = toytown_dir();
     eye_ = must(VisionSide::open(vision, threads_));
     LanguageSideOptions language;
-    language.model = toytown();
+    language.model = toytown_dir();
     mind_ = must(LanguageSide::open(language, threads_));
-    const Json json = must(Json::load((goldens() / "multi.json").string(), 1 << 24));
+    const Json json = load_json(goldens_dir() / "toytown" / "multi.json");
     for (const JsonValue record : must(json.root().elements())) conversations_.push_back(read(record));
   }
 
@@ -89,7 +68,7 @@ class ConversationTest : public testing::Test {
 
   std::shared_ptr<const Feature> look(const std::vector<std::string>& names) {
     std::vector<std::vector<std::byte>> bytes;
-    for (const std::string& name : names) bytes.push_back(must(read_file(toytown() / "eval" / name, 1 << 24)));
+    for (const std::string& name : names) bytes.push_back(must(read_file(toytown_dir() / "eval" / name, 1 << 24)));
     const std::vector<std::span<const std::byte>> files(bytes.begin(), bytes.end());
     return must(eye_->look(files, kNoDeadline)).feature;
   }
@@ -101,7 +80,7 @@ class ConversationTest : public testing::Test {
 };
 
 TEST_F(ConversationTest, PromptsPositionsAndAnswersAreTheReferences) {
-  const SafetensorsFile reference = must(SafetensorsFile::open(goldens() / "multi.safetensors"));
+  const SafetensorsFile reference = must(SafetensorsFile::open(goldens_dir() / "toytown" / "multi.safetensors"));
   ASSERT_GE(conversations_.size(), 10U);
   std::vector<Chat> chats;
   for (const Conversation& conversation : conversations_) {
@@ -129,7 +108,7 @@ TEST_F(ConversationTest, PromptsPositionsAndAnswersAreTheReferences) {
 // The logits of a conversation's last position, through log-probabilities: differences of logits are differences of
 // these.
 TEST_F(ConversationTest, LogprobsAreThoseOfTheReferenceLogits) {
-  const SafetensorsFile reference = must(SafetensorsFile::open(goldens() / "multi.safetensors"));
+  const SafetensorsFile reference = must(SafetensorsFile::open(goldens_dir() / "toytown" / "multi.safetensors"));
   for (const Conversation& conversation : conversations_) {
     const std::vector<float> logits = must(to_f32(must(reference.view().tensor(conversation.name + "/logits"))));
     const Logprobs want = logprobs_of(logits, conversation.generated_ids.front(), 5);

@@ -8,7 +8,8 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
-#include "base/json.h"
+#include "base/test_support.h"
+#include "features/compare.h"
 #include "models/vision_model.h"
 #include "roles/language_side.h"
 #include "tensor/safetensors.h"
@@ -16,54 +17,28 @@
 namespace chiasm {
 namespace {
 
-namespace fs = std::filesystem;
-
-fs::path source() { return CHIASM_SOURCE_DIR; }
-
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    ADD_FAILURE() << result.error().message;
-    std::abort();
-  }
-  return *std::move(result);
-}
-
-double relative_l2(std::span<const float> got, std::span<const float> want) {
-  double error = 0, size = 0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    error += (got[i] - want[i]) * (got[i] - want[i]);
-    size += want[i] * want[i];
-  }
-  return std::sqrt(error / size);
-}
-
 class RandomCheckpointTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "chiasm-random-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    ::setenv("XDG_CACHE_HOME", (folder_ / "cache").c_str(), 1);
-    const std::string command = "python3 '" + (source() / "tools" / "make_checkpoint.py").string() + "' '" +
-                                model().string() + "' --shape mini --seed 1 --tokenizer '" +
-                                (source() / "models" / "toytown").string() + "' > /dev/null";
+    ::setenv("XDG_CACHE_HOME", (folder_.path() / "cache").c_str(), 1);
+    const std::string command = "python3 '" + (source_dir() / "tools" / "make_checkpoint.py").string() + "' '" +
+                                model().string() + "' --shape mini --seed 1 --tokenizer '" + toytown_dir().string() +
+                                "' > /dev/null";
     ASSERT_EQ(WEXITSTATUS(std::system(command.c_str())), 0) << command;
   }
-  void TearDown() override { fs::remove_all(folder_); }
 
-  fs::path model() const { return folder_ / "mini"; }
+  std::filesystem::path model() const { return folder_.path() / "mini"; }
   std::vector<float> golden(const std::string& name) const {
     return must(to_f32(must(reference_.view().tensor("mini/" + name))));
   }
 
   ThreadPool threads_{2};
-  fs::path folder_;
-  SafetensorsFile reference_ = must(SafetensorsFile::open(source() / "tests" / "goldens" / "random_tiny.safetensors"));
+  TemporaryFolder folder_;
+  SafetensorsFile reference_ = must(SafetensorsFile::open(goldens_dir() / "random_tiny.safetensors"));
 };
 
 TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
-  const Json cases = must(Json::load((source() / "tests" / "goldens" / "random_tiny.json").string(), 1 << 24));
+  const Json cases = load_json(goldens_dir() / "random_tiny.json");
   const auto ops = make_cpu_ops(threads_);
   const Checkpoint checkpoint = must(Checkpoint::open(model(), Role::kVision));
   const auto eye = must(load_vision_model(checkpoint, *ops));
@@ -82,7 +57,9 @@ TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
     const std::int64_t width = eye->config().patch_width();
     feature->rows = must(eye->encode({pixels.data(), grid.patches(), width, width}, {&grid, 1}));
     ASSERT_EQ(static_cast<std::size_t>(feature->rows.size()), want.size());
-    EXPECT_LE(relative_l2({feature->rows.data(), want.size()}, want), 1e-4) << name;
+    const Drift drift = must(drift_of({want.data(), feature->rows.rows(), feature->rows.cols(), feature->rows.cols()},
+                                      feature->rows.view()));
+    EXPECT_LE(drift.relative_l2, 1e-4) << name;
     pictures.push_back(std::move(feature));
   }
 
@@ -94,8 +71,7 @@ TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
     // The prompt as token ids: runs of image tokens are the pictures in order.
     LanguagePrompt prompt;
     std::vector<Span> spans;
-    for (const JsonValue id : must(must(record.at("input_ids")).elements())) {
-      const auto token = static_cast<std::int32_t>(must(id.integer()));
+    for (const std::int32_t token : integers<std::int32_t>(must(record.at("input_ids")))) {
       const bool vision = token == mind->config().image_token_id;
       if (vision && (spans.empty() || !spans.back().vision)) {
         const auto& feature = pictures[prompt.features.size()];
@@ -113,9 +89,7 @@ TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
 
     GenerationRequest request;
     request.prompt = std::move(prompt);
-    std::vector<std::int32_t> want;
-    for (const JsonValue id : must(must(record.at("generated_ids")).elements()))
-      want.push_back(static_cast<std::int32_t>(must(id.integer())));
+    const auto want = integers<std::int32_t>(must(record.at("generated_ids")));
     request.max_tokens = static_cast<std::int64_t>(want.size());
     request.logprobs = 3;
     const Completion answer = must(mind->run({&request, 1})).front();

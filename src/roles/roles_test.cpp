@@ -1,6 +1,5 @@
 // Both sides over the demo checkpoint, from picture files to answers, against what Hugging Face transformers gave
 // (models/toytown/eval/truth.json, tests/goldens/toytown/reference.safetensors).
-#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <thread>
@@ -8,7 +7,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/json.h"
+#include "base/test_support.h"
+#include "features/compare.h"
 #include "roles/language_side.h"
 #include "roles/vision_side.h"
 #include "tensor/safetensors.h"
@@ -18,73 +18,38 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path toytown() { return fs::path(CHIASM_SOURCE_DIR) / "models" / "toytown"; }
-fs::path goldens() { return fs::path(CHIASM_SOURCE_DIR) / "tests" / "goldens" / "toytown"; }
-
-// By value, so that what a range-for walks over lives as long as the loop.
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    ADD_FAILURE() << result.error().message;
-    std::abort();
-  }
-  return *std::move(result);
-}
-
-std::vector<std::int64_t> integers(JsonValue array) {
-  std::vector<std::int64_t> out;
-  for (const JsonValue value : must(array.elements())) out.push_back(value.integer().value());
-  return out;
-}
-
-double relative_l2(std::span<const float> got, std::span<const float> want) {
-  double error = 0, size = 0;
-  for (std::size_t i = 0; i < want.size(); ++i) {
-    error += (got[i] - want[i]) * (got[i] - want[i]);
-    size += want[i] * want[i];
-  }
-  return std::sqrt(error / size);
-}
-
 // A picture file in memory, as the sides take it.
 struct Picture {
   std::vector<std::byte> bytes;
   std::vector<std::span<const std::byte>> files;
-  explicit Picture(const fs::path& path) : bytes(read_file(path, 1 << 24).value()), files{bytes} {}
+  explicit Picture(const std::filesystem::path& path) : bytes(read_file(path, 1 << 24).value()), files{bytes} {}
   Picture(const Picture&) = delete;
   Picture& operator=(const Picture&) = delete;
 };
 
+// Relative L2 to the reference's values.
+double distance_of(const Matrix& got, std::span<const float> want) {
+  return must(drift_of({want.data(), got.rows(), got.cols(), got.cols()}, got.view())).relative_l2;
+}
+
 class RolesTest : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = (fs::temp_directory_path() / "chiasm-roles-XXXXXX").string();
-    ASSERT_NE(::mkdtemp(name.data()), nullptr);
-    folder_ = name;
-    // The digest cache of whoever runs the tests stays out of it.
-    ::setenv("XDG_CACHE_HOME", (folder_ / "cache").c_str(), 1);
-  }
-  void TearDown() override { fs::remove_all(folder_); }
+  // The digest cache of whoever runs the tests stays out of it.
+  void SetUp() override { ::setenv("XDG_CACHE_HOME", (folder_.path() / "cache").c_str(), 1); }
 
   std::unique_ptr<VisionSide> vision(bool disk = false) {
     VisionSideOptions options;
-    options.model = toytown();
-    if (disk) options.features = folder_ / "features";
-    auto out = VisionSide::open(options, threads_);
-    if (!out) ADD_FAILURE() << out.error().message;
-    return *std::move(out);
+    options.model = toytown_dir();
+    if (disk) options.features = folder_.path() / "features";
+    return must(VisionSide::open(options, threads_));
   }
   std::unique_ptr<LanguageSide> language() {
     LanguageSideOptions options;
-    options.model = toytown();
-    auto out = LanguageSide::open(options, threads_);
-    if (!out) ADD_FAILURE() << out.error().message;
-    return *std::move(out);
+    options.model = toytown_dir();
+    return must(LanguageSide::open(options, threads_));
   }
   static SeenPicture look(VisionSide& side, const Picture& picture) {
-    auto out = side.look(picture.files, Deadline::max());
-    if (!out) ADD_FAILURE() << out.error().message;
-    return *std::move(out);
+    return must(side.look(picture.files, Deadline::max()));
   }
   static Chat chat_of(std::vector<std::shared_ptr<const Feature>> images, std::string question) {
     ChatMessage user{"user", {}};
@@ -94,11 +59,11 @@ class RolesTest : public testing::Test {
   }
 
   ThreadPool threads_{2};
-  fs::path folder_;
+  TemporaryFolder folder_;
 };
 
 TEST_F(RolesTest, EveryReferenceAnswerIsTheSame) {
-  const Json truth = Json::load((toytown() / "eval" / "truth.json").string(), 1 << 24).value();
+  const Json truth = load_json(toytown_dir() / "eval" / "truth.json");
   const auto eye = vision();
   const auto mind = language();
   std::size_t pictures = 0;
@@ -106,14 +71,16 @@ TEST_F(RolesTest, EveryReferenceAnswerIsTheSame) {
     const std::string name(record.at("image").value().string().value());
     SCOPED_TRACE(name);
     const JsonValue reference = record.at("reference").value();
-    const SeenPicture seen = look(*eye, Picture(toytown() / "eval" / name));
-    EXPECT_THAT(seen.feature->meta.grid_thw, testing::ElementsAreArray(integers(reference.at("grid_thw").value())));
+    const SeenPicture seen = look(*eye, Picture(toytown_dir() / "eval" / name));
+    EXPECT_THAT(seen.feature->meta.grid_thw,
+                testing::ElementsAreArray(integers<std::int64_t>(reference.at("grid_thw").value())));
     const Chat chat = chat_of({seen.feature}, std::string(reference.at("question").value().string().value()));
     const LanguagePrompt prompt = mind->prompt_of(chat).value();
-    EXPECT_THAT(prompt.token_ids, testing::ElementsAreArray(integers(reference.at("input_ids").value())));
+    EXPECT_THAT(prompt.token_ids, testing::ElementsAreArray(integers<std::int64_t>(reference.at("input_ids").value())));
     EXPECT_EQ(prompt.positions.rope_delta, reference.at("rope_delta").value().integer().value());
     const Completion answer = mind->ask({&chat, 1}, {.max_tokens = 40}).value().front();
-    EXPECT_THAT(answer.token_ids, testing::ElementsAreArray(integers(reference.at("generated_ids").value())));
+    EXPECT_THAT(answer.token_ids,
+                testing::ElementsAreArray(integers<std::int64_t>(reference.at("generated_ids").value())));
     EXPECT_EQ(answer.text, reference.at("generated").value().string().value());
     ++pictures;
   }
@@ -121,7 +88,7 @@ TEST_F(RolesTest, EveryReferenceAnswerIsTheSame) {
 }
 
 TEST_F(RolesTest, FeaturesFromFilesMatchTheReference) {
-  const SafetensorsFile reference = SafetensorsFile::open(goldens() / "reference.safetensors").value();
+  const SafetensorsFile reference = SafetensorsFile::open(goldens_dir() / "toytown" / "reference.safetensors").value();
   const auto eye = vision();
   int pictures = 0;
   for (const auto& [name, info] : reference.view().tensors()) {
@@ -129,12 +96,12 @@ TEST_F(RolesTest, FeaturesFromFilesMatchTheReference) {
     if (slash == std::string::npos) continue;
     const std::string file = name.substr(0, slash);
     if (!file.starts_with("scene-")) continue;  // stages of one picture are the models' test
-    const SeenPicture seen = look(*eye, Picture(toytown() / "eval" / file));
+    const SeenPicture seen = look(*eye, Picture(toytown_dir() / "eval" / file));
     const std::vector<float> want = to_f32(reference.view().tensor(name).value()).value();
     ASSERT_EQ(static_cast<std::size_t>(seen.feature->rows.size()), want.size()) << file;
     // The two JPEG libraries may differ by a level here and there; PNG pixels are the same.
     const double tolerance = file.ends_with(".jpg") ? 2e-2 : 2e-3;
-    const double error = relative_l2({seen.feature->rows.data(), want.size()}, want);
+    const double error = distance_of(seen.feature->rows, want);
     EXPECT_LE(error, tolerance) << file;
     std::printf("%s: relative L2 of image_embeds %.2e (tolerance %.0e)\n", file.c_str(), error, tolerance);
     ++pictures;
@@ -143,7 +110,7 @@ TEST_F(RolesTest, FeaturesFromFilesMatchTheReference) {
 }
 
 TEST_F(RolesTest, AKnownPictureOpensNoDecoderAndNoEncoder) {
-  const Picture picture(toytown() / "eval" / "scene-03.jpg");
+  const Picture picture(toytown_dir() / "eval" / "scene-03.jpg");
   std::vector<float> fresh;
   {
     const auto eye = vision(true);
@@ -166,7 +133,7 @@ TEST_F(RolesTest, AKnownPictureOpensNoDecoderAndNoEncoder) {
 }
 
 TEST_F(RolesTest, OnePictureAskedForByManyIsEncodedOnce) {
-  const Picture picture(toytown() / "eval" / "scene-00.png");
+  const Picture picture(toytown_dir() / "eval" / "scene-00.png");
   const auto eye = vision();
   std::vector<std::thread> askers;
   for (int i = 0; i < 6; ++i) askers.emplace_back([&] { look(*eye, picture); });
@@ -176,7 +143,7 @@ TEST_F(RolesTest, OnePictureAskedForByManyIsEncodedOnce) {
 }
 
 TEST_F(RolesTest, WhereFeaturesCameFromNeverChangesTheAnswer) {
-  const Picture one(toytown() / "eval" / "scene-01.png"), two(toytown() / "eval" / "scene-07.jpg");
+  const Picture one(toytown_dir() / "eval" / "scene-01.png"), two(toytown_dir() / "eval" / "scene-07.jpg");
   const auto mind = language();
   std::vector<std::vector<std::int32_t>> answers;
   for (int run = 0; run < 2; ++run) {
@@ -192,7 +159,7 @@ TEST_F(RolesTest, WhereFeaturesCameFromNeverChangesTheAnswer) {
 }
 
 TEST_F(RolesTest, AForeignFeatureIsRefusedNamingBothDigests) {
-  const Picture picture(toytown() / "eval" / "scene-00.png");
+  const Picture picture(toytown_dir() / "eval" / "scene-00.png");
   const auto eye = vision();
   const auto mind = language();
   const SeenPicture seen = look(*eye, picture);

@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "text/detokenizer.h"
-#include "text/test_support.h"
+#include "text/test_tokenizer.h"
 
 namespace chiasm {
 namespace {
@@ -17,7 +17,7 @@ using testing::HasSubstr;
 using Ids = std::vector<std::int32_t>;
 using Kind = PromptSegment::Kind;
 
-ChatTemplate toytown_template() { return test::must(load_chat_template(test::toytown_dir(), test::toytown())); }
+ChatTemplate toytown_template() { return must(load_chat_template(toytown_dir(), toytown_tokenizer())); }
 
 // The prompt's ids with one pad token for each picture and video, as in the unexpanded prompt of Hugging Face.
 Ids flatten(const ChatTemplate& chat, const std::vector<PromptPiece>& pieces, std::int64_t rows = 1) {
@@ -33,7 +33,7 @@ Ids flatten(const ChatTemplate& chat, const std::vector<PromptPiece>& pieces, st
 
 Ids prompt_ids(const std::vector<ChatMessage>& messages, const ChatOptions& options = {}, std::int64_t rows = 1) {
   const ChatTemplate chat = toytown_template();
-  return flatten(chat, tokenize(test::toytown(), test::must(render_chat(chat, messages, options))), rows);
+  return flatten(chat, tokenize(toytown_tokenizer(), must(render_chat(chat, messages, options))), rows);
 }
 
 TEST(ChatPrompt, Segments) {
@@ -42,7 +42,7 @@ TEST(ChatPrompt, Segments) {
       {"user", {ChatPart::image(), ChatPart::of_text("What"), ChatPart::of_text(" now?"), ChatPart::video()}},
       {"assistant", {ChatPart::of_text("Rain.")}},
       {"user", {ChatPart::image()}}};
-  const Prompt prompt = test::must(render_chat(chat, messages));
+  const Prompt prompt = must(render_chat(chat, messages));
   const auto text = [](const char* t) { return PromptSegment{Kind::kText, t, 0, 0}; };
   const auto special = [](std::int32_t id) { return PromptSegment{Kind::kSpecial, {}, id, 0}; };
   const ChatTokens& t = chat.tokens;
@@ -74,7 +74,7 @@ TEST(ChatPrompt, Segments) {
                             text("\n"),
                             special(t.im_start),
                             text("assistant\n")}));
-  const auto pieces = tokenize(test::toytown(), prompt);
+  const auto pieces = tokenize(toytown_tokenizer(), prompt);
   ASSERT_EQ(pieces.size(), 7U);
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     EXPECT_EQ(pieces[i].kind == PromptPiece::Kind::kTokens, i % 2 == 0);
@@ -85,24 +85,23 @@ TEST(ChatPrompt, Segments) {
 
 // What Jinja and Hugging Face's tokenizers make of the same messages.
 TEST(ChatPrompt, ToytownVectors) {
-  const Json vectors = test::must_load(test::source_dir() / "tests/data/text/chats.json");
+  const Json vectors = load_json(source_dir() / "tests/data/text/chats.json");
   int count = 0;
-  for (const JsonValue row : test::must(vectors.root().elements())) {
+  for (const JsonValue row : must(vectors.root().elements())) {
     std::vector<ChatMessage> messages;
-    for (const JsonValue message : test::must(test::must(row.at("messages")).elements())) {
+    for (const JsonValue message : must(must(row.at("messages")).elements())) {
       auto& out = messages.emplace_back();
-      out.role = test::must(test::must(message.at("role")).string());
-      for (const JsonValue part : test::must(test::must(message.at("content")).elements())) {
-        const auto type = test::must(test::must(part.at("type")).string());
-        out.parts.push_back(type == "image" ? ChatPart::image()
-                            : type == "video"
-                                ? ChatPart::video()
-                                : ChatPart::of_text(std::string(test::must(test::must(part.at("text")).string()))));
+      out.role = must(must(message.at("role")).string());
+      for (const JsonValue part : must(must(message.at("content")).elements())) {
+        const auto type = must(must(part.at("type")).string());
+        out.parts.push_back(type == "image"   ? ChatPart::image()
+                            : type == "video" ? ChatPart::video()
+                                              : ChatPart::of_text(std::string(must(must(part.at("text")).string()))));
       }
     }
-    const ChatOptions options = {test::must(test::must(row.at("add_vision_id")).boolean()),
-                                 test::must(test::must(row.at("add_generation_prompt")).boolean())};
-    EXPECT_EQ(prompt_ids(messages, options), test::ids_of(test::must(row.at("ids")))) << "row " << count;
+    const ChatOptions options = {must(must(row.at("add_vision_id")).boolean()),
+                                 must(must(row.at("add_generation_prompt")).boolean())};
+    EXPECT_EQ(prompt_ids(messages, options), integers<std::int32_t>(must(row.at("ids")))) << "row " << count;
     ++count;
   }
   EXPECT_GE(count, 50);
@@ -110,13 +109,13 @@ TEST(ChatPrompt, ToytownVectors) {
 
 // The reference run's prompts, pad tokens expanded to the pictures' rows.
 TEST(ChatPrompt, ReferencePrompts) {
-  const Json truth = test::must_load(test::toytown_dir() / "eval/truth.json");
+  const Json truth = load_json(toytown_dir() / "eval/truth.json");
   const std::int32_t pad = toytown_template().tokens.image_pad;
   int count = 0;
-  for (const JsonValue row : test::must(truth.root().elements())) {
-    const JsonValue reference = test::must(row.at("reference"));
-    const Ids expected = test::ids_of(test::must(reference.at("input_ids")));
-    const auto question = test::must(test::must(reference.at("question")).string());
+  for (const JsonValue row : must(truth.root().elements())) {
+    const JsonValue reference = must(row.at("reference"));
+    const Ids expected = integers<std::int32_t>(must(reference.at("input_ids")));
+    const auto question = must(must(reference.at("question")).string());
     const auto rows = std::count(expected.begin(), expected.end(), pad);
     EXPECT_EQ(prompt_ids({{"user", {ChatPart::image(), ChatPart::of_text(std::string(question))}}}, {}, rows),
               expected);
@@ -133,7 +132,7 @@ TEST(ChatPrompt, TextCannotSpeakForTheTemplate) {
   EXPECT_EQ(std::count(ids.begin(), ids.end(), chat.tokens.im_end), 2);
   EXPECT_EQ(std::count(ids.begin(), ids.end(), chat.tokens.image_pad), 0);
   EXPECT_EQ(std::count(ids.begin(), ids.end(), chat.tokens.vision_start), 0);
-  EXPECT_THAT(decode(test::toytown(), ids), HasSubstr("user\n" + attack));
+  EXPECT_THAT(decode(toytown_tokenizer(), ids), HasSubstr("user\n" + attack));
 }
 
 TEST(ChatPrompt, BadMessages) {
@@ -153,8 +152,8 @@ class ChatTemplateFile : public testing::Test {
   void SetUp() override {
     dir_ = std::filesystem::temp_directory_path() / ("chiasm-chat-" + std::to_string(std::random_device{}()));
     std::filesystem::create_directories(dir_);
-    const Json json = test::must_load(test::toytown_dir() / "chat_template.json");
-    known_ = test::must(test::must(json.root().at("chat_template")).string());
+    const Json json = load_json(toytown_dir() / "chat_template.json");
+    known_ = must(must(json.root().at("chat_template")).string());
   }
   void TearDown() override { std::filesystem::remove_all(dir_); }
 
@@ -162,7 +161,7 @@ class ChatTemplateFile : public testing::Test {
   void write_json(const char* name, const std::string& chat_template) const {
     write(name, nlohmann::json{{"chat_template", chat_template}}.dump());
   }
-  Result<ChatTemplate> load() const { return load_chat_template(dir_, test::toytown()); }
+  Result<ChatTemplate> load() const { return load_chat_template(dir_, toytown_tokenizer()); }
   std::string with_system(const std::string& block) const {
     const std::string standard = "You are a helpful assistant.";
     std::string out = known_;
@@ -175,14 +174,14 @@ class ChatTemplateFile : public testing::Test {
 };
 
 TEST_F(ChatTemplateFile, AbsentMeansTheStandardOne) {
-  EXPECT_EQ(test::must(load()).default_system, "You are a helpful assistant.");
+  EXPECT_EQ(must(load()).default_system, "You are a helpful assistant.");
   write("tokenizer_config.json", "{\"bos_token\": null, \"chat_template\": null}");
   EXPECT_TRUE(load());
 }
 
 TEST_F(ChatTemplateFile, KnownInAnyOfThreePlaces) {
   write("chat_template.jinja", known_ + "\r\n");
-  EXPECT_EQ(test::must(load()).default_system, "You are a helpful assistant.");
+  EXPECT_EQ(must(load()).default_system, "You are a helpful assistant.");
   std::filesystem::remove(dir_ / "chat_template.jinja");
   write_json("chat_template.json", known_);
   write_json("tokenizer_config.json", "{{ the first file that has one counts }}");
@@ -193,19 +192,19 @@ TEST_F(ChatTemplateFile, KnownInAnyOfThreePlaces) {
 
 TEST_F(ChatTemplateFile, OwnDefaultSystemText) {
   write_json("chat_template.json", with_system("You label\nphotos."));
-  const ChatTemplate chat = test::must(load());
+  const ChatTemplate chat = must(load());
   EXPECT_EQ(chat.default_system, "You label\nphotos.");
   const std::vector<ChatMessage> user = {{"user", {ChatPart::of_text("x")}}};
-  EXPECT_EQ(test::must(render_chat(chat, user))[1].text, "system\nYou label\nphotos.");
+  EXPECT_EQ(must(render_chat(chat, user))[1].text, "system\nYou label\nphotos.");
 
   std::string without = known_;
   const auto begin = without.find("{% if loop.first");
   const std::string end = "{% endif %}";
   without.erase(begin, without.find(end, begin) + end.size() - begin);
   write_json("chat_template.json", without);
-  const ChatTemplate bare = test::must(load());
+  const ChatTemplate bare = must(load());
   EXPECT_EQ(bare.default_system, std::nullopt);
-  EXPECT_EQ(test::must(render_chat(bare, user))[1].text, "user\nx");
+  EXPECT_EQ(must(render_chat(bare, user))[1].text, "user\nx");
 }
 
 TEST_F(ChatTemplateFile, OthersAreRefused) {
@@ -226,11 +225,11 @@ TEST_F(ChatTemplateFile, OthersAreRefused) {
 }
 
 TEST_F(ChatTemplateFile, TokenizerWithoutTheTokens) {
-  std::ifstream in(test::toytown_dir() / "tokenizer.json");
+  std::ifstream in(toytown_dir() / "tokenizer.json");
   std::string text((std::istreambuf_iterator<char>(in)), {});
   const std::string pad = "<|video_pad|>";
   text.replace(text.find(pad), pad.size(), "<|other|>");
-  const Tokenizer tokenizer = test::must(Tokenizer::parse(text, "other.json"));
+  const Tokenizer tokenizer = must(Tokenizer::parse(text, "other.json"));
   const auto chat = standard_chat_template(tokenizer);
   ASSERT_FALSE(chat);
   EXPECT_THAT(chat.error().message, AllOf(HasSubstr("other.json: field 'added_tokens'"), HasSubstr(pad)));

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include "text/test_support.h"
+#include "text/test_tokenizer.h"
 #include "text/utf8.h"
 
 namespace chiasm {
@@ -12,11 +12,11 @@ namespace {
 
 std::int32_t byte_token(unsigned char byte) {
   const char c = static_cast<char>(byte);
-  return test::toytown().token_to_id({&c, 1}).value();
+  return toytown_tokenizer().token_to_id({&c, 1}).value();
 }
 
 TEST(Detokenizer, HoldsACharacterBackUntilItIsWhole) {
-  Detokenizer detokenizer(test::toytown());
+  Detokenizer detokenizer(toytown_tokenizer());
   EXPECT_EQ(detokenizer.push(byte_token('a')), "a");
   EXPECT_EQ(detokenizer.push(byte_token(0xF0)), "");
   EXPECT_EQ(detokenizer.push(byte_token(0x9F)), "");
@@ -26,7 +26,7 @@ TEST(Detokenizer, HoldsACharacterBackUntilItIsWhole) {
 }
 
 TEST(Detokenizer, WhatCanBeNoCharacterIsReplacedAtOnce) {
-  Detokenizer detokenizer(test::toytown());
+  Detokenizer detokenizer(toytown_tokenizer());
   EXPECT_EQ(detokenizer.push(byte_token(0x80)), "\uFFFD");
   EXPECT_EQ(detokenizer.push(byte_token(0xE4)), "");
   EXPECT_EQ(detokenizer.push(byte_token(0xB8)), "");
@@ -38,7 +38,7 @@ TEST(Detokenizer, WhatCanBeNoCharacterIsReplacedAtOnce) {
 }
 
 TEST(Detokenizer, SpecialTokens) {
-  const Tokenizer& tokenizer = test::toytown();
+  const Tokenizer& tokenizer = toytown_tokenizer();
   const std::int32_t end = tokenizer.token_to_id("<|im_end|>").value();
   // A special token between the bytes of a character leaves no trace when skipped.
   const std::vector<std::int32_t> ids = {byte_token(0xC3), end, byte_token(0xA9)};
@@ -47,23 +47,23 @@ TEST(Detokenizer, SpecialTokens) {
 }
 
 TEST(Detokenizer, IdsWithoutATokenAddNothing) {
-  EXPECT_EQ(decode(test::toytown(), std::vector<std::int32_t>{-1, byte_token('a'), 1 << 30, 913}), "a");
+  EXPECT_EQ(decode(toytown_tokenizer(), std::vector<std::int32_t>{-1, byte_token('a'), 1 << 30, 913}), "a");
 }
 
 TEST(Detokenizer, ToytownVectors) {
-  const Json vectors = test::must_load(test::source_dir() / "tests/data/text/decode.json");
+  const Json vectors = load_json(source_dir() / "tests/data/text/decode.json");
   int count = 0;
-  for (const JsonValue row : test::must(vectors.root().elements())) {
-    const auto expected = test::must(test::must(row.at("text")).string());
-    const auto ids = test::ids_of(test::must(row.at("ids")));
-    EXPECT_EQ(decode(test::toytown(), ids), expected);
+  for (const JsonValue row : must(vectors.root().elements())) {
+    const auto expected = must(must(row.at("text")).string());
+    const auto ids = integers<std::int32_t>(must(row.at("ids")));
+    EXPECT_EQ(decode(toytown_tokenizer(), ids), expected);
     ++count;
   }
   EXPECT_GE(count, 100);
 }
 
 TEST(Detokenizer, EveryPieceIsWholeCharacters) {
-  const Tokenizer& tokenizer = test::toytown();
+  const Tokenizer& tokenizer = toytown_tokenizer();
   std::mt19937 random(3);
   for (int round = 0; round < 2000; ++round) {
     Detokenizer detokenizer(tokenizer, Detokenizer::Special::kKeep);

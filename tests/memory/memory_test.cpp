@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/test_support.h"
 #include "roles/language_side.h"
 #include "roles/vision_side.h"
 #include "tensor/safetensors.h"
@@ -30,8 +31,6 @@ namespace fs = std::filesystem;
 
 constexpr double kMiB = 1 << 20;
 constexpr std::int64_t kSide = 448;  // of the picture
-
-fs::path toytown() { return fs::path(CHIASM_SOURCE_DIR) / "models" / "toytown"; }
 
 double status_mib(const std::string& field) {
   std::ifstream in("/proc/self/status");
@@ -63,15 +62,6 @@ std::vector<double> in_child(const std::function<std::vector<double>()>& body) {
   return out;
 }
 
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    std::fprintf(stderr, "%s\n", result.error().message.c_str());
-    std::_Exit(1);
-  }
-  return *std::move(result);
-}
-
 // Toytown's files with a larger vision encoder, its weights in one file and the language model's in another.
 class MemoryTest : public testing::Test {
  protected:
@@ -81,8 +71,8 @@ class MemoryTest : public testing::Test {
     fs::create_directories(dir_);
     for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.json", "generation_config.json",
                              "preprocessor_config.json"})
-      fs::copy_file(toytown() / name, dir_ / name);
-    std::ifstream in(toytown() / "config.json");
+      fs::copy_file(toytown_dir() / name, dir_ / name);
+    std::ifstream in(toytown_dir() / "config.json");
     nlohmann::json config = nlohmann::json::parse(in);
     config["vision_config"]["depth"] = 12;
     config["vision_config"]["embed_dim"] = 512;
@@ -170,7 +160,7 @@ TEST_F(MemoryTest, VisionPeaksAtItsWeightsAndTheActivationsOfOnePicture) {
     options.model = dir_;
     options.min_pixels = options.max_pixels = kSide * kSide;
     const auto eye = must(VisionSide::open(options, threads));
-    const std::vector<std::byte> bytes = must(read_file(toytown() / "eval" / "scene-00.png", 1 << 24));
+    const std::vector<std::byte> bytes = must(read_file(toytown_dir() / "eval" / "scene-00.png", 1 << 24));
     const std::span<const std::byte> file(bytes);
     const SeenPicture seen = must(eye->look({&file, 1}, kNoDeadline));
     return {before, status_mib("VmHWM"), static_cast<double>(eye->weight_bytes()) / kMiB,

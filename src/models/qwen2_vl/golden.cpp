@@ -2,31 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
 
 #include <gtest/gtest.h>
 
 #include "base/check.h"
-#include "base/json.h"
-
-namespace chiasm {
-namespace {
 
 namespace fs = std::filesystem;
 
-fs::path shared_dir() {
-  const char* dir = std::getenv("CHIASM_SHARED");
-  return dir != nullptr ? fs::path(dir) : fs::path(CHIASM_SOURCE_DIR) / ".." / "shared";
-}
-
-}  // namespace
-
-std::vector<std::int32_t> golden_integers(const JsonValue& list) {
-  std::vector<std::int32_t> out;
-  for (const JsonValue& x : must(list.elements())) out.push_back(static_cast<std::int32_t>(must(x.integer())));
-  return out;
-}
+namespace chiasm {
 
 Matrix golden_matrix(const SafetensorsFile& file, const std::string& picture, const std::string& stage) {
   const TensorView view = must(file.view().tensor(picture + "/" + stage));
@@ -49,11 +33,10 @@ bool golden_equals(const SafetensorsFile& file, const std::string& name,
 }
 
 std::unique_ptr<GoldenSet> find_golden_set(const std::string& where, std::string& why) {
-  const fs::path source = CHIASM_SOURCE_DIR;
   const bool committed = where == "committed";
-  const fs::path model = committed ? source / "models" / "toytown" : shared_dir() / "toytown" / "model";
+  const fs::path model = committed ? toytown_dir() : shared_dir() / "toytown" / "model";
   const fs::path eval = committed ? model / "eval" : shared_dir() / "toytown" / "eval";
-  const fs::path goldens = committed ? source / "tests" / "goldens" / "toytown" : eval;
+  const fs::path goldens = committed ? goldens_dir() / "toytown" : eval;
   for (const fs::path& file : {model / "config.json", goldens / "reference.safetensors", eval / "truth.json"}) {
     if (!fs::exists(file)) {
       why = "no " + file.string();
@@ -68,16 +51,16 @@ std::unique_ptr<GoldenSet> find_golden_set(const std::string& where, std::string
   set->features_limit = committed ? 2e-3 : 4e-3;
   set->logits_limit = 5e-3;
   set->tensors = std::make_unique<SafetensorsFile>(must(SafetensorsFile::open(goldens / "reference.safetensors")));
-  const Json truth = must(Json::load((eval / "truth.json").string(), 64 << 20));
+  const Json truth = load_json(eval / "truth.json");
   for (const JsonValue& entry : must(truth.root().elements())) {
     GoldenPicture picture;
     picture.name = must(must(entry.at("image")).string());
     if (!set->tensors->view().contains(picture.name + "/pixel_values")) continue;
     const JsonValue reference = must(entry.at("reference"));
-    const std::vector<std::int32_t> grid = golden_integers(must(reference.at("grid_thw")));
+    const std::vector<std::int32_t> grid = integers<std::int32_t>(must(reference.at("grid_thw")));
     picture.grid = {grid.at(0), grid.at(1), grid.at(2)};
-    picture.input_ids = golden_integers(must(reference.at("input_ids")));
-    picture.generated_ids = golden_integers(must(reference.at("generated_ids")));
+    picture.input_ids = integers<std::int32_t>(must(reference.at("input_ids")));
+    picture.generated_ids = integers<std::int32_t>(must(reference.at("generated_ids")));
     picture.rope_delta = must(must(reference.at("rope_delta")).integer());
     set->pictures.push_back(std::move(picture));
   }

@@ -5,14 +5,14 @@
 #include <array>
 #include <cstdint>
 #include <filesystem>
-#include <iostream>
 #include <memory>
-#include <optional>
 #include <string>
+#include <tuple>
 #include <vector>
 
-#include "base/check.h"
-#include "base/json.h"
+#include <gtest/gtest.h>
+
+#include "base/test_support.h"
 #include "base/thread_pool.h"
 #include "kernels/ops.h"
 #include "models/layout.h"
@@ -42,17 +42,6 @@ Matrix golden_matrix(const SafetensorsFile& file, const std::string& picture, co
 bool golden_equals(const SafetensorsFile& file, const std::string& name,
                    const std::array<std::vector<std::int32_t>, 3>& rows);
 
-// [1, 2, 3] of a golden's JSON; a broken golden stops the test.
-std::vector<std::int32_t> golden_integers(const JsonValue& list);
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    std::cerr << result.error().message << "\n";
-    CHECK(!"a golden file is broken");
-  }
-  return std::move(*result);
-}
-
 // `where` is "committed" or "shared". Absent: null, and `why` says what is missing.
 std::unique_ptr<GoldenSet> find_golden_set(const std::string& where, std::string& why);
 
@@ -62,6 +51,28 @@ struct TestOps {
   std::unique_ptr<Ops> ops;
 };
 TestOps make_test_ops(const std::string& name);
+
+// A test of one Ops on one golden set; skips where the set is absent (`golden_` is null then).
+class GoldenTest : public testing::TestWithParam<std::tuple<std::string, std::string>> {  // Ops, golden set
+ public:
+  static auto everywhere() {
+    return testing::Values(ParamType("ref", "committed"), ParamType("cpu", "committed"), ParamType("cpu", "shared"));
+  }
+  static std::string name_of(const testing::TestParamInfo<ParamType>& info) {
+    return std::get<0>(info.param) + "_" + std::get<1>(info.param);
+  }
+
+ protected:
+  void SetUp() override {
+    std::string why;
+    golden_ = find_golden_set(std::get<1>(GetParam()), why);
+    if (golden_ == nullptr) GTEST_SKIP() << why;
+    ops_ = make_test_ops(std::get<0>(GetParam()));
+  }
+
+  std::unique_ptr<GoldenSet> golden_;
+  TestOps ops_;
+};
 
 // |a - b| / |b|, in double.
 double relative_l2(ConstMatrixView a, ConstMatrixView b);

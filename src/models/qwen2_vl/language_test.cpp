@@ -18,21 +18,14 @@ namespace {
 
 using testing::HasSubstr;
 
-using Where = std::tuple<std::string, std::string>;  // Ops, golden set
-
-class LanguageTest : public testing::TestWithParam<Where> {
+class LanguageTest : public GoldenTest {
  protected:
   void SetUp() override {
-    std::string why;
-    golden_ = find_golden_set(std::get<1>(GetParam()), why);
-    if (golden_ == nullptr) GTEST_SKIP() << why;
-    ops_ = make_test_ops(std::get<0>(GetParam()));
-    auto checkpoint = Checkpoint::open(golden_->model_dir, Role::kLanguage);
-    ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-    config_ = checkpoint->config();
-    auto model = load_qwen2_vl_language(*checkpoint, *ops_.ops);
-    ASSERT_TRUE(model) << model.error().message;
-    model_ = std::move(*model);
+    GoldenTest::SetUp();
+    if (golden_ == nullptr) return;
+    const Checkpoint checkpoint = must(Checkpoint::open(golden_->model_dir, Role::kLanguage));
+    config_ = checkpoint.config();
+    model_ = must(load_qwen2_vl_language(checkpoint, *ops_.ops));
     layout_ = make_qwen2_vl_layout(config_);
   }
 
@@ -48,8 +41,6 @@ class LanguageTest : public testing::TestWithParam<Where> {
     return make_golden_prompt(*layout_, config_, picture.input_ids, {picture.grid}, std::move(features));
   }
 
-  std::unique_ptr<GoldenSet> golden_;
-  TestOps ops_;
   ModelConfig config_;
   std::unique_ptr<const LanguageModel> model_;
   std::unique_ptr<const ModelLayout> layout_;
@@ -194,12 +185,7 @@ TEST_P(LanguageTest, WrongInputIsAnError) {
   EXPECT_THAT(error(), HasSubstr("1 or more"));
 }
 
-std::string name_of(const testing::TestParamInfo<Where>& info) {
-  return std::get<0>(info.param) + "_" + std::get<1>(info.param);
-}
-INSTANTIATE_TEST_SUITE_P(Goldens, LanguageTest,
-                         testing::Values(Where("ref", "committed"), Where("cpu", "committed"), Where("cpu", "shared")),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(Goldens, LanguageTest, GoldenTest::everywhere(), GoldenTest::name_of);
 
 }  // namespace
 }  // namespace chiasm

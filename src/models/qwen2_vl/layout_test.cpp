@@ -3,13 +3,12 @@
 #include "models/qwen2_vl/layout.h"
 
 #include <array>
-#include <filesystem>
 #include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/json.h"
+#include "base/test_support.h"
 
 namespace chiasm {
 namespace {
@@ -123,12 +122,8 @@ TEST(SmartResize, ErrorsNameTheSize) {
 
 // The reference implementation's answers, errors among them.
 TEST(SmartResize, EqualsTheReference) {
-  const std::filesystem::path path =
-      std::filesystem::path(CHIASM_SOURCE_DIR) / "tests/goldens/images/smart_resize.json";
-  if (!std::filesystem::exists(path)) GTEST_SKIP() << "no " << path;
-  const auto json = Json::load(path.string(), 16 << 20);
-  ASSERT_TRUE(json) << json.error().message;
-  const auto cases = json->root().elements();
+  const Json json = load_json(goldens_dir() / "images" / "smart_resize.json");
+  const auto cases = json.root().elements();
   ASSERT_TRUE(cases);
   ASSERT_GE(cases->size(), 100U);
   for (const JsonValue& c : *cases) {

@@ -16,7 +16,7 @@ namespace chiasm {
 namespace {
 
 Grid grid_of(const JsonValue& list) {
-  const std::vector<std::int32_t> sides = golden_integers(list);
+  const std::vector<std::int32_t> sides = integers<std::int32_t>(list);
   return {sides.at(0), sides.at(1), sides.at(2)};
 }
 
@@ -34,7 +34,7 @@ class StagesTest : public testing::TestWithParam<std::string> {
     language_ = must(load_qwen2_vl_language(checkpoint, *ops_.ops));
   }
 
-  Json json(const std::string& name) { return must(Json::load((golden_->goldens_dir / name).string(), 64 << 20)); }
+  Json json(const std::string& name) { return load_json(golden_->goldens_dir / name); }
   std::unique_ptr<KvPool> make_pool(const GoldenPrompt& prompt) {
     return must(ops_.ops->make_kv_pool(language_->kv_shape(static_cast<std::int64_t>(prompt.block_table.size()))));
   }
@@ -79,7 +79,7 @@ TEST_P(StagesTest, EachEqualsTheReference) {
   std::vector<Matrix> features;
   features.push_back(must(vision_->encode(pixels.view(), std::span(&grid, 1), compare)));
   const GoldenPrompt prompt = make_golden_prompt(
-      *layout_, config_, golden_integers(must(record.root().at("input_ids"))), {grid}, std::move(features));
+      *layout_, config_, integers<std::int32_t>(must(record.root().at("input_ids"))), {grid}, std::move(features));
   EXPECT_TRUE(golden_equals(*golden_->tensors, "stages/position_ids", prompt.positions.position_ids));
   const auto pool = make_pool(prompt);
   must(step(*language_, {{&prompt, 0, prompt.size()}}, *pool, compare));
@@ -114,11 +114,11 @@ TEST_P(StagesTest, SeveralPicturesVideosAndTurns) {
         worst_features = std::max(worst_features, relative_l2(features.back().view(), expected.view()));
       }
     }
-    GoldenPrompt prompt = make_golden_prompt(*layout_, config_, golden_integers(must(record.at("input_ids"))), grids,
-                                             std::move(features));
+    GoldenPrompt prompt = make_golden_prompt(*layout_, config_, integers<std::int32_t>(must(record.at("input_ids"))),
+                                             grids, std::move(features));
     EXPECT_TRUE(golden_equals(tensors, name + "/position_ids", prompt.positions.position_ids)) << name;
     EXPECT_EQ(prompt.positions.rope_delta, must(must(record.at("rope_delta")).integer())) << name;
-    const std::vector<std::int32_t> expected = golden_integers(must(record.at("generated_ids")));
+    const std::vector<std::int32_t> expected = integers<std::int32_t>(must(record.at("generated_ids")));
     const auto pool = make_pool(prompt);
     Matrix last;
     EXPECT_EQ(greedy_answer(*language_, prompt, expected.size(), *pool, last), expected) << name;

@@ -16,20 +16,13 @@ namespace {
 
 using testing::HasSubstr;
 
-using Where = std::tuple<std::string, std::string>;  // Ops, golden set
-
-class VisionTest : public testing::TestWithParam<Where> {
+class VisionTest : public GoldenTest {
  protected:
   void SetUp() override {
-    std::string why;
-    golden_ = find_golden_set(std::get<1>(GetParam()), why);
-    if (golden_ == nullptr) GTEST_SKIP() << why;
-    ops_ = make_test_ops(std::get<0>(GetParam()));
-    auto checkpoint = Checkpoint::open(golden_->model_dir, Role::kVision);
-    ASSERT_TRUE(checkpoint) << checkpoint.error().message;
-    auto model = load_qwen2_vl_vision(*checkpoint, *ops_.ops);
-    ASSERT_TRUE(model) << model.error().message;
-    model_ = std::move(*model);
+    GoldenTest::SetUp();
+    if (golden_ == nullptr) return;
+    const Checkpoint checkpoint = must(Checkpoint::open(golden_->model_dir, Role::kVision));
+    model_ = must(load_qwen2_vl_vision(checkpoint, *ops_.ops));
   }
 
   Matrix encode(const Matrix& pixels, const std::vector<Grid>& grids) {
@@ -38,8 +31,6 @@ class VisionTest : public testing::TestWithParam<Where> {
     return features ? std::move(*features) : Matrix();
   }
 
-  std::unique_ptr<GoldenSet> golden_;
-  TestOps ops_;
   std::unique_ptr<const VisionModel> model_;
 };
 
@@ -141,12 +132,7 @@ TEST_P(VisionTest, WrongInputIsAnError) {
   EXPECT_THAT(error(Matrix(0, width), {}), HasSubstr("0 patches"));
 }
 
-std::string name_of(const testing::TestParamInfo<Where>& info) {
-  return std::get<0>(info.param) + "_" + std::get<1>(info.param);
-}
-INSTANTIATE_TEST_SUITE_P(Goldens, VisionTest,
-                         testing::Values(Where("ref", "committed"), Where("cpu", "committed"), Where("cpu", "shared")),
-                         name_of);
+INSTANTIATE_TEST_SUITE_P(Goldens, VisionTest, GoldenTest::everywhere(), GoldenTest::name_of);
 
 }  // namespace
 }  // namespace chiasm

@@ -1,8 +1,7 @@
-#include <filesystem>
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/test_support.h"
 #include "models/language_model.h"
 #include "models/layout.h"
 #include "models/vision_model.h"
@@ -26,10 +25,8 @@ TEST(Registry, EveryFamilyHasALayout) {
 }
 
 TEST(Registry, LoadsBothPartsOfTheDemoModel) {
-  const std::filesystem::path dir = std::filesystem::path(CHIASM_SOURCE_DIR) / "models" / "toytown";
-  if (!std::filesystem::exists(dir / "config.json")) GTEST_SKIP() << "no " << dir;
   const auto ops = make_ref_ops();
-  const auto checkpoint = Checkpoint::open(dir, Role::kWhole);
+  const auto checkpoint = Checkpoint::open(toytown_dir(), Role::kWhole);
   ASSERT_TRUE(checkpoint) << checkpoint.error().message;
   const auto vision = load_vision_model(*checkpoint, *ops);
   ASSERT_TRUE(vision) << vision.error().message;
@@ -39,7 +36,7 @@ TEST(Registry, LoadsBothPartsOfTheDemoModel) {
   EXPECT_GT((*vision)->weight_bytes(), 0U);
   EXPECT_GT((*language)->weight_bytes(), 0U);
   // A part that the checkpoint was not opened for is an error, not a crash.
-  const auto vision_only = Checkpoint::open(dir, Role::kVision);
+  const auto vision_only = Checkpoint::open(toytown_dir(), Role::kVision);
   ASSERT_TRUE(vision_only);
   const auto absent = load_language_model(*vision_only, *ops);
   ASSERT_FALSE(absent);

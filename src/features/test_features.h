@@ -1,5 +1,5 @@
-// What the tests of this folder share: small features whose values follow from a seed, folders that vanish, and feature
-// files rebuilt with edited fields.
+// What the tests of this folder share: small features whose values follow from a seed, and feature files rebuilt
+// with edited fields.
 #pragma once
 
 #include <atomic>
@@ -14,8 +14,8 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
+#include "base/test_support.h"
 #include "features/feature.h"
 #include "features/feature_file.h"
 #include "tensor/safetensors.h"
@@ -46,25 +46,6 @@ inline Feature sample_feature(int seed, std::int64_t width = 8, std::int64_t h =
 inline std::vector<float> values_of(const Feature& feature) {
   return {feature.rows.data(), feature.rows.data() + feature.rows.size()};
 }
-
-class TempFolder {
- public:
-  TempFolder() {
-    std::string name = ::testing::TempDir() + "chiasm_features_XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) ADD_FAILURE() << "cannot make " << name;
-    path_ = name;
-  }
-  ~TempFolder() {
-    std::error_code error;
-    std::filesystem::remove_all(path_, error);
-  }
-  TempFolder(const TempFolder&) = delete;
-  TempFolder& operator=(const TempFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-
- private:
-  std::filesystem::path path_;
-};
 
 inline void write_bytes(const std::filesystem::path& path, std::span<const std::byte> bytes) {
   std::filesystem::create_directories(path.parent_path());
