@@ -42,9 +42,12 @@ def font_path():
     return found[0]
 
 
-def make_scene(rng):
-    """Draws the contents of one scene: {night, weather, horizon, sun, seed, things: [{kind, x, y, size, paint?, number?}]}."""
-    scene = {"night": rng.random() < 0.4, "weather": rng.choice(list(WEATHER)), "horizon": rng.uniform(0.5, 0.64), "sun": rng.uniform(0.1, 0.9), "things": [], "seed": rng.getrandbits(30)}
+def make_scene(rng, faint=False):
+    """Draws the contents of one scene: {night, weather, horizon, sun, seed, faint, things: [{kind, x, y, size, paint?, number?}]}.
+
+    In a faint scene birds are thin, roofs may hide a part of them, and the moon may be behind them: harder to count.
+    """
+    scene = {"night": rng.random() < 0.4, "weather": rng.choice(list(WEATHER)), "horizon": rng.uniform(0.5, 0.64), "sun": rng.uniform(0.1, 0.9), "things": [], "seed": rng.getrandbits(30), "faint": faint}
     for slot in range(5):
         if rng.random() < 0.62:
             kind = "house" if rng.random() < 0.42 else "tree"
@@ -71,7 +74,7 @@ def make_scene(rng):
     for _ in range(rng.choice([0, 0, 0, 1, 2, 3])):
         for _ in range(20):  # in the open sky: clear of the balloon, the other birds and the moon (as pale as a bird at night)
             x, y = rng.uniform(0.08, 0.92), rng.uniform(0.07, 0.2)
-            if abs(scene["sun"] - x) > 0.14 and all(abs(t["x"] - x) > 0.14 for t in scene["things"] if t["kind"] in ("bird", "balloon")):
+            if (faint or abs(scene["sun"] - x) > 0.14) and all(abs(t["x"] - x) > 0.14 for t in scene["things"] if t["kind"] in ("bird", "balloon")):
                 scene["things"].append({"kind": "bird", "x": x, "y": y, "size": rng.uniform(0.9, 1.2)})
                 break
     return scene
@@ -131,7 +134,8 @@ def draw(scene, width, height, font_path, supersample=2):
             for k in (-1, 0, 1):
                 rr = 0.06 * u * (1.2 if k == 0 else 0.9)
                 d.ellipse([cx + k * 0.07 * u - rr, cy - rr * 0.7, cx + k * 0.07 * u + rr, cy + rr * 0.7], fill=tone)
-    order = {"house": 0, "tree": 1, "balloon": 2, "bird": 3}  # back to front, so that no roof hides what is to be counted
+    # Back to front, so that no roof hides what is to be counted, unless the scene is faint.
+    order = {"balloon": 0, "bird": 1, "house": 2, "tree": 3} if scene["faint"] else {"house": 0, "tree": 1, "balloon": 2, "bird": 3}
     for t in sorted(scene["things"], key=lambda t: (order.get(t["kind"], 4), t["y"])):
         x, y, s = t["x"] * W, t["y"] * H, t["size"] * u
         rgb = _shade(PAINTS[t["paint"]][0], 0.8 if night else 1.0) if "paint" in t else None
@@ -214,9 +218,9 @@ def draw(scene, width, height, font_path, supersample=2):
             d.polygon([(x - 0.04 * s, y + 0.055 * s), (x + 0.04 * s, y + 0.055 * s), (x, y + 0.11 * s)], fill=rgb)
             d.rectangle([x - 0.02 * s, y + 0.105 * s, x + 0.02 * s, y + 0.135 * s], fill=(120, 84, 50))
         elif kind == "bird":
-            ink = (230, 230, 235) if night else (30, 30, 36)
-            d.arc([x - 0.05 * s, y - 0.02 * s, x, y + 0.03 * s], 190, 350, fill=ink, width=max(1, int(0.016 * u)))
-            d.arc([x, y - 0.02 * s, x + 0.05 * s, y + 0.03 * s], 190, 350, fill=ink, width=max(1, int(0.016 * u)))
+            ink, line = (230, 230, 235) if night else (30, 30, 36), max(1, int((0.01 if scene["faint"] else 0.016) * u))
+            d.arc([x - 0.05 * s, y - 0.02 * s, x, y + 0.03 * s], 190, 350, fill=ink, width=line)
+            d.arc([x, y - 0.02 * s, x + 0.05 * s, y + 0.03 * s], 190, 350, fill=ink, width=line)
     if weather == "rainy":
         for _ in range(110):
             x, y = rng.uniform(0, W), rng.uniform(0, H)
@@ -309,9 +313,9 @@ def pair_questions(a, b, rng):
     return out
 
 
-def make_video(rng):
+def make_video(rng, faint=False):
     """A scene with exactly one car, and where it goes: (scene, 'left' | 'right' | 'still')."""
-    scene = make_scene(rng)
+    scene = make_scene(rng, faint)
     scene["things"] = [t for t in scene["things"] if t["kind"] in ("house", "tree", "balloon", "bird")]
     way = rng.choice(["left", "right", "still"])
     x = {"left": rng.uniform(0.6, 0.88), "right": rng.uniform(0.12, 0.4), "still": rng.uniform(0.15, 0.85)}[way]

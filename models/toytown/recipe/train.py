@@ -55,6 +55,7 @@ SHARE = {"single": 1.0, "pair": 0.8, "video": 0.25}  # how often a step of a kin
 EMPHASIS = {"tags": 10, "describe": 3, "row": 8, "read": 12, "where": 2, "colour": 2, "count": 1, "exists": 0.6, "policy": 1, "time": 0.6, "weather": 0.8, "pair": 1, "motion": 1}
 BIRDS = 4  # and about birds, which are thin and were long overlooked
 SIGNS = 0.3  # share of training scenes that are drawn again until they hold a sign
+FAINT = 0.5  # share of faint scenes, in training and evaluation
 t_start = time.time()
 
 
@@ -83,10 +84,18 @@ def paint_video(scene, way, h, w):
     return np.stack([np.asarray(scenes.draw(scenes.video_frame(scene, way, k, 4), w, h, FONT, 1)) for k in range(4)])
 
 
+def a_scene(rng):
+    return scenes.make_scene(rng, rng.random() < FAINT)
+
+
+def a_video(rng):
+    return scenes.make_video(rng, rng.random() < FAINT)
+
+
 def scene_for_training(rng):
-    s, wanted = scenes.make_scene(rng), rng.random() < SIGNS
+    s, wanted = a_scene(rng), rng.random() < SIGNS
     while wanted and not any(t["kind"] == "sign" for t in s["things"]):
-        s = scenes.make_scene(rng)
+        s = a_scene(rng)
     return s
 
 
@@ -157,7 +166,7 @@ def make_chunk(words, kind, size, rng):
     h, w = size
     rows = lambda qs: np.array([words.conversation(choose(qs, rng), TEXT) for _ in range(ROUNDS)], np.int16)
     if kind == "video":
-        made = [scenes.make_video(rng) for _ in range(CHUNK // 4)]
+        made = [a_video(rng) for _ in range(CHUNK // 4)]
         return {"pics": np.stack([paint_video(s, way, h, w) for s, way in made]), "rows": np.stack([rows(scenes.video_questions(s, way, rng)) for s, way in made])}
     made = [scene_for_training(rng) for _ in range(CHUNK)]
     pairs = np.array([rng.sample(range(CHUNK), 2) for _ in range(CHUNK * 2)], np.int64)
@@ -179,13 +188,13 @@ def test_job(job):
     rng, (h, w), pics, asked = random.Random(seed), size, [], []
     for _ in range(n):
         if kind == "video":
-            s, way = scenes.make_video(rng)
+            s, way = a_video(rng)
             pics.append(paint_video(s, way, h, w))
             asked.append(scenes.video_questions(s, way, rng))
             continue
-        made = [scenes.make_scene(rng) for _ in range(2 if kind == "pair" else 1)]
+        made = [a_scene(rng) for _ in range(2 if kind == "pair" else 1)]
         while kind == "sign" and not any(t["kind"] == "sign" for t in made[0]["things"]):
-            made = [scenes.make_scene(rng)]
+            made = [a_scene(rng)]
         pics.append(np.stack([paint(s, h, w, rng) for s in made]))
         asked.append(scenes.pair_questions(*made, rng) if kind == "pair" else [q for q in scenes.questions(made[0], rng) if (q[2] == "read") == (kind == "sign")])
     return kind, size, np.stack(pics), asked
