@@ -34,6 +34,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     (void)parsed->digest();
     (void)check_agreement(config.vision, *parsed, "preprocessor_config.json");
   }
+  (void)parse_processor_config(text, "processor_config.json");
   if (const auto parsed = parse_generation_config(text, "generation_config.json", config)) {
     for (const std::int64_t id : parsed->eos_token_id) expect(id >= 0 && id < config.text.vocab_size);
     expect(parsed->temperature >= 0 && parsed->top_p >= 0 && parsed->top_p <= 1 && parsed->repetition_penalty > 0);

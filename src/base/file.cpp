@@ -36,7 +36,9 @@ Result<std::uint64_t> regular_size(int fd, const std::filesystem::path& path) {
   struct stat info{};
   if (fd < 0 || ::fstat(fd, &info) != 0)
     return fail(errno == ENOENT ? Code::kNotFound : Code::kInvalidArgument, "{}: {}", path.string(), reason());
-  if (!S_ISREG(info.st_mode)) return fail(Code::kInvalidArgument, "{}: not a regular file", path.string());
+  if (!S_ISREG(info.st_mode))
+    return fail(Code::kInvalidArgument, "{}: expected a file, got {}", path.string(),
+                S_ISDIR(info.st_mode) ? "a folder" : "a pipe or a device; save what it gives to a file first");
   return static_cast<std::uint64_t>(info.st_size);
 }
 
@@ -81,15 +83,36 @@ Result<std::string> read_text_file(const std::filesystem::path& path, std::uint6
 
 std::string temporary_name(std::string_view name) {
   std::random_device random;
-  return fmt::format(".{}.{:08x}{:08x}", name, random(), random());
+  constexpr std::size_t kKept = 200;  // of the 255 bytes that a name may have
+  return fmt::format(".{}.{:08x}{:08x}", name.substr(0, kKept), random(), random());
 }
 
 Status publish_file(const std::filesystem::path& path, std::initializer_list<std::span<const std::byte>> pieces) {
   return publish_pieces(path, {pieces.begin(), pieces.size()}, nullptr);
 }
 
+Status write_file(const std::filesystem::path& given, std::initializer_list<std::span<const std::byte>> pieces) {
+  constexpr int kMaxLinks = 40;  // as the kernel follows
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(given, error);
+  // /dev/stdout is what the shell opened, even where that is a file.
+  const bool opened_by_others = given.native().starts_with("/dev/") || given.native().starts_with("/proc/");
+  if (!opened_by_others && (!std::filesystem::exists(status) || std::filesystem::is_regular_file(status))) {
+    std::filesystem::path path = given;
+    for (int i = 0; i < kMaxLinks && std::filesystem::is_symlink(path, error); ++i)
+      path = path.parent_path() / std::filesystem::read_symlink(path, error);
+    if (std::filesystem::is_symlink(path, error))
+      return fail(Code::kInvalidArgument, "{}: {}", given.string(), std::strerror(ELOOP));
+    return publish_file(path, pieces);
+  }
+  const Descriptor fd(::open(given.c_str(), O_WRONLY | O_CLOEXEC));
+  if (fd.get() < 0) return fail(Code::kInvalidArgument, "{}: {}", given.string(), reason());
+  for (const auto& piece : pieces) RETURN_IF_ERROR(write_all(fd.get(), piece, given.string()));
+  return {};
+}
+
 Status publish_pieces(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces,
-                      const std::function<void(std::span<const std::byte>)>& written) {
+                      const std::function<Status(std::span<const std::byte>)>& written) {
   constexpr std::size_t kPart = 8U << 20;
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   std::error_code error;
@@ -111,7 +134,8 @@ Status publish_pieces(const std::filesystem::path& path, std::span<const std::sp
     for (std::size_t begin = 0; begin < piece.size(); begin += kPart) {
       const auto part = piece.subspan(begin, std::min(kPart, piece.size() - begin));
       if (auto status = write_all(fd.get(), part, path.string()); !status) return abandon(status);
-      if (written) written(part);
+      if (!written) continue;
+      if (auto status = written(part); !status) return abandon(std::move(status));
     }
   }
   if (::fsync(fd.get()) != 0) return abandon(fail(Code::kUnavailable, "{}: {}", path.string(), reason()));

@@ -26,11 +26,16 @@ Result<std::string> read_text_file(const std::filesystem::path& path, std::uint6
 Status publish_file(const std::filesystem::path& path, std::initializer_list<std::span<const std::byte>> pieces);
 
 // The same for many large pieces: `written` (may be null) is told of each part once it is written, at most 8 MiB at a
-// time, so that mapped sources can be released on the way.
+// time, so that mapped sources can be released on the way; an error that it gives ends the work, and no file appears.
 Status publish_pieces(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces,
-                      const std::function<void(std::span<const std::byte>)>& written);
+                      const std::function<Status(std::span<const std::byte>)>& written);
 
-// A name for a file or folder that will be renamed to `name`: hidden, and not taken by anybody else.
+// What a user expects of an output file: a link is followed, a device or a pipe is written into, anything else is
+// published as above.
+Status write_file(const std::filesystem::path& path, std::initializer_list<std::span<const std::byte>> pieces);
+
+// A name for a file or folder that will be renamed to `name`: hidden, not taken by anybody else, and a legal name where
+// `name` is one.
 std::string temporary_name(std::string_view name);
 
 // A regular file mapped read-only. Pages are read when touched.

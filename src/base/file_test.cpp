@@ -77,10 +77,46 @@ TEST_F(File, PublishPiecesTellsOfEveryPart) {
   ASSERT_TRUE(publish_pieces(dir_ / "f", pieces, [&](std::span<const std::byte> part) {
     told += part.size();
     largest = std::max(largest, part.size());
+    return Status();
   }));
   EXPECT_EQ(told, large.size() + 1);
   EXPECT_LE(largest, 8U << 20);
   EXPECT_EQ(read_text_file(dir_ / "f", 1 << 30).value(), large + small);
+  const auto stop = [](std::span<const std::byte>) -> Status { return fail(Code::kCancelled, "stop"); };
+  EXPECT_EQ(publish_pieces(dir_ / "g", pieces, stop).error().code, Code::kCancelled);
+  EXPECT_EQ(entries(), 1U);
+}
+
+TEST_F(File, WritingFollowsLinksAndKeepsDevicesAndPipes) {
+  const std::string text = "text";
+  ASSERT_TRUE(write_file(dir_ / "plain", {bytes_of(text)}));
+  EXPECT_EQ(read_text_file(dir_ / "plain", 10).value(), "text");
+
+  fs::create_directories(dir_ / "far");
+  fs::create_symlink("far/target", dir_ / "link");  // dangles at first
+  for (int time = 0; time < 2; ++time) {
+    ASSERT_TRUE(write_file(dir_ / "link", {bytes_of(text)}));
+    EXPECT_TRUE(fs::is_symlink(dir_ / "link"));
+    EXPECT_EQ(read_text_file(dir_ / "far" / "target", 10).value(), "text");
+  }
+  fs::create_symlink("loop", dir_ / "loop");
+  EXPECT_FALSE(write_file(dir_ / "loop", {bytes_of(text)}));
+  EXPECT_FALSE(write_file(dir_ / "far", {bytes_of(text)}));
+
+  ASSERT_EQ(::mkfifo((dir_ / "pipe").c_str(), 0600), 0);
+  std::string read;
+  std::thread reader([&] { std::getline(std::ifstream(dir_ / "pipe"), read); });
+  EXPECT_TRUE(write_file(dir_ / "pipe", {bytes_of(text)}));
+  reader.join();
+  EXPECT_EQ(read, "text");
+  EXPECT_TRUE(fs::is_fifo(dir_ / "pipe"));
+}
+
+TEST_F(File, EveryLegalNameCanBePublished) {
+  const std::string text = "x", longest(255, 'n');
+  EXPECT_TRUE(publish_file(dir_ / longest, {bytes_of(text)}));
+  EXPECT_FALSE(publish_file(dir_ / (longest + "n"), {bytes_of(text)}));
+  EXPECT_EQ(entries(), 1U);
 }
 
 TEST_F(File, OnlyRegularFilesAreRead) {

@@ -205,4 +205,6 @@ Result<std::vector<JsonValue>> JsonValue::elements() const {
   return out;
 }
 
+bool is_utf8(std::string_view text) { return simdjson::validate_utf8(text); }
+
 }  // namespace chiasm

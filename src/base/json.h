@@ -85,4 +85,7 @@ class JsonValue {
   Raw raw_;
 };
 
+// Whether a text may stand in JSON as it is.
+bool is_utf8(std::string_view text);
+
 }  // namespace chiasm

@@ -38,6 +38,10 @@ T must(Result<T> result) {
   return std::move(*result);
 }
 
+inline void must(const Status& status) {
+  if (!status) must(Result<int>(tl::unexpected(status.error())));
+}
+
 inline Json load_json(const std::filesystem::path& path) { return must(Json::load(path.string(), 64 << 20)); }
 
 // [1, 2, 3] of a golden's JSON.

@@ -1,8 +1,11 @@
 #include "models/checkpoint.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
+#include <utility>
 
+#include "models/name_list.h"
 #include "models/weight_files.h"
 
 namespace chiasm {
@@ -17,38 +20,40 @@ bool is_derived(std::string_view name) {
   return name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_pos_emb.inv_freq");
 }
 
-bool is_weight_dtype(DType dtype) { return dtype == DType::kF32 || dtype == DType::kBF16 || dtype == DType::kF16; }
+constexpr std::string_view kHead = "lm_head.weight", kEmbedding = "model.embed_tokens.weight";
 
-// Names of one kind of trouble: "; 3 missing: a, b, c", at most kShown of them.
-class Trouble {
- public:
-  explicit Trouble(std::string_view kind) : kind_(kind) {}
-  void add(std::string what) {
-    if (++count_ <= kShown) text_ += (count_ == 1 ? " " : ", ") + std::move(what);
-  }
-  bool none() const { return count_ == 0; }
-  std::string text() const {
-    if (none()) return "";
-    return fmt::format("; {} {}:{}{}", count_, kind_, text_,
-                       count_ > kShown ? fmt::format(" and {} more", count_ - kShown) : "");
-  }
+// Every trouble of the tensors with their config, by kind.
+struct Troubles {
+  NameList missing, unexpected, misshapen, twice, mistyped, misaligned;
 
- private:
-  static constexpr std::size_t kShown = 20;
-  std::string_view kind_;
-  std::size_t count_ = 0;
-  std::string text_;
+  Status status(const std::filesystem::path& dir) const {
+    std::string text;
+    for (const auto& [kind, names] : {std::pair{"missing", &missing},
+                                      {"unexpected", &unexpected},
+                                      {"misshapen", &misshapen},
+                                      {"given twice", &twice},
+                                      {"of a dtype that weights cannot have (accepted: BF16, F16, F32)", &mistyped},
+                                      {"not aligned to its dtype in the file", &misaligned}})
+      if (!names->empty()) text += fmt::format("; {} {}: {}", names->size(), kind, names->text());
+    if (text.empty()) return {};
+    return fail(Code::kFailedPrecondition, "{}: the tensors do not fit config.json{}", dir.string(), text);
+  }
 };
 
-// Opens a file where find_weight_files had no reason to, and holds it against the index.
-Result<std::shared_ptr<const SafetensorsFile>> open_indexed(const WeightFile& file) {
-  if (file.open != nullptr) return file.open;
-  ASSIGN_OR_RETURN(SafetensorsFile opened, SafetensorsFile::open(file.path));
-  Trouble absent("tensors that the index promises are not in it");
-  for (const std::string& name : file.indexed)
-    if (!opened.view().contains(name)) absent.add(name);
-  if (!absent.none()) return fail(Code::kDataLoss, "{}: does not fit its index{}", file.path.string(), absent.text());
-  return std::make_shared<const SafetensorsFile>(std::move(opened));
+// One pass over both; its pages leave memory as it goes.
+bool same_bytes(const Checkpoint& checkpoint, std::string_view a, std::string_view b) {
+  constexpr std::size_t kPart = 4U << 20;
+  const auto left = checkpoint.tensor(a), right = checkpoint.tensor(b);
+  if (!left || !right || left->dtype != right->dtype || left->shape != right->shape) return false;
+  bool same = true;
+  for (std::size_t begin = 0; same && begin < left->bytes.size(); begin += kPart) {
+    const std::size_t size = std::min(kPart, left->bytes.size() - begin);
+    const auto x = left->bytes.subspan(begin, size), y = right->bytes.subspan(begin, size);
+    same = std::memcmp(x.data(), y.data(), size) == 0;
+    checkpoint.release(a, x);
+    checkpoint.release(b, y);
+  }
+  return same;
 }
 
 }  // namespace
@@ -60,11 +65,8 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& dir, Role role)
   ASSIGN_OR_RETURN(std::vector<WeightFile> files, find_weight_files(dir));
   ASSIGN_OR_RETURN(out.config_, load_model_config(dir));
   RETURN_IF_ERROR(check_runnable(out.config_, (dir / "config.json").string()));
-  std::error_code ignored;
-  if (std::filesystem::exists(dir / "preprocessor_config.json", ignored)) {
-    ASSIGN_OR_RETURN(const PreprocessorConfig preprocessor, load_preprocessor_config(dir));
-    RETURN_IF_ERROR(check_agreement(out.config_.vision, preprocessor, (dir / "preprocessor_config.json").string()));
-  }
+  ASSIGN_OR_RETURN(const auto preprocessor, find_preprocessor_config(dir));
+  if (preprocessor) RETURN_IF_ERROR(check_agreement(out.config_.vision, preprocessor->config, preprocessor->source));
   for (const Part part : {Part::kVision, Part::kLanguage}) {
     const bool there = std::any_of(files.begin(), files.end(), [&](const WeightFile& file) {
       return part == Part::kVision ? file.has_vision : file.has_language;
@@ -75,48 +77,58 @@ Result<Checkpoint> Checkpoint::open(const std::filesystem::path& dir, Role role)
                   part_name(part));
   }
 
+  RETURN_IF_ERROR(out.map_tensors(files));
+  if (out.contains(kHead) && out.config_.text.tie_word_embeddings) {
+    // transformers 5 ties the two only where they are the same (modeling_utils.py, tie_weights).
+    if (same_bytes(out, kHead, kEmbedding)) {
+      out.tensors_.erase(out.tensors_.find(kHead));
+    } else {
+      out.config_.text.tie_word_embeddings = false;
+    }
+  }
+  return out;
+}
+
+Status Checkpoint::map_tensors(const std::vector<WeightFile>& files) {
   std::map<std::string, Shape, std::less<>> expected;
   for (const Part part : {Part::kVision, Part::kLanguage}) {
-    if (!wants(role, part)) continue;
-    for (auto& [name, shape] : part == Part::kVision ? expected_vision_tensors(out.config_.vision)
-                                                     : expected_language_tensors(out.config_.text))
+    if (!wants(role_, part)) continue;
+    for (auto& [name, shape] :
+         part == Part::kVision ? expected_vision_tensors(config_.vision) : expected_language_tensors(config_.text))
       expected.emplace(std::move(name), std::move(shape));
   }
+  // Some savers write the tied matrix a second time: it may be there.
+  const bool may_have_head = wants(role_, Part::kLanguage) && config_.text.tie_word_embeddings;
+  if (may_have_head) expected.emplace(kHead, Shape{config_.text.vocab_size, config_.text.hidden_size});
 
-  Trouble missing("missing"), unexpected("unexpected"), misshapen("misshapen"), twice("given twice"),
-      mistyped("of a dtype that is none of F32, BF16, F16"), misaligned("not aligned to its dtype in the file");
+  Troubles troubles;
   for (const WeightFile& file : files) {
-    if (!(wants(role, Part::kVision) && file.has_vision) && !(wants(role, Part::kLanguage) && file.has_language))
+    if (!(wants(role_, Part::kVision) && file.has_vision) && !(wants(role_, Part::kLanguage) && file.has_language))
       continue;
-    ASSIGN_OR_RETURN(const std::shared_ptr<const SafetensorsFile> opened, open_indexed(file));
+    ASSIGN_OR_RETURN(const std::shared_ptr<const SafetensorsFile> opened, open_weight_file(file));
     for (const auto& [stored_name, info] : opened->view().tensors()) {
       const std::string name = canonical_name(stored_name);
-      if (!wants(role, part_of(name)) || is_derived(name)) continue;
-      // Some savers write the tied matrix a second time; the embedding is the one that counts.
-      if (name == "lm_head.weight" && out.config_.text.tie_word_embeddings) continue;
+      if (!wants(role_, part_of(name)) || is_derived(name)) continue;
       const auto found = expected.find(name);
       if (found == expected.end()) {
-        unexpected.add(stored_name);
+        troubles.unexpected.add(stored_name);
         continue;
       }
       if (info.shape != found->second)
-        misshapen.add(fmt::format("{} is {}, expected {}", name, shape_text(info.shape), shape_text(found->second)));
-      if (!is_weight_dtype(info.dtype)) mistyped.add(fmt::format("{} ({})", name, dtype_name(info.dtype)));
+        troubles.misshapen.add(name,
+                               fmt::format("is {}, expected {}", shape_text(info.shape), shape_text(found->second)));
       const auto address = reinterpret_cast<std::uintptr_t>(opened->view().data().data() + info.begin);
-      if (address % size_of(info.dtype) != 0) misaligned.add(name);
-      if (!out.tensors_.emplace(name, Place{opened, stored_name}).second) twice.add(name);
+      if (!is_weight_dtype(info.dtype)) {
+        troubles.mistyped.add(name, fmt::format("({})", dtype_name(info.dtype)));
+      } else if (address % size_of(info.dtype) != 0) {
+        troubles.misaligned.add(name);
+      }
+      if (!tensors_.emplace(name, Place{opened, stored_name}).second) troubles.twice.add(name);
     }
   }
   for (const auto& [name, shape] : expected)
-    if (!out.contains(name)) missing.add(name);
-  std::string troubles;
-  bool any = false;
-  for (const Trouble* trouble : {&missing, &unexpected, &misshapen, &twice, &mistyped, &misaligned}) {
-    any |= !trouble->none();
-    troubles += trouble->text();
-  }
-  if (any) return fail(Code::kFailedPrecondition, "{}: the tensors do not fit config.json{}", dir.string(), troubles);
-  return out;
+    if (!contains(name) && !(may_have_head && name == kHead)) troubles.missing.add(name);
+  return troubles.status(dir_);
 }
 
 Result<TensorView> Checkpoint::tensor(std::string_view name) const {

@@ -2,9 +2,11 @@
 //
 // Canonical names are the hub's of Qwen2-VL: "visual.*", "model.*", "lm_head.weight"; files that say "model.visual.*"
 // or "model.language_model.*" are read as well. A role maps and checks its own tensors only. Missing, unexpected and
-// misshapen tensors are all listed by name in one error. Thread contract: immutable after open.
+// misshapen tensors are all listed by name in one error, layers folded ("model.layers.{0-27}.mlp.up_proj.weight").
+// Thread contract: immutable after open.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <functional>
 #include <map>
@@ -32,6 +34,8 @@ struct ExpectedTensor {
 std::vector<ExpectedTensor> expected_vision_tensors(const VisionConfig& config);
 std::vector<ExpectedTensor> expected_language_tensors(const TextConfig& config);  // lm_head.weight only if not tied
 
+struct WeightFile;
+
 class Checkpoint {
  public:
   // A vision-only or language-only folder (as `chiasm split` writes them) opens for that role; for another role the
@@ -39,6 +43,8 @@ class Checkpoint {
   static Result<Checkpoint> open(const std::filesystem::path& dir, Role role);
 
   const std::filesystem::path& dir() const { return dir_; }
+  // As config.json says, but for text.tie_word_embeddings, which is false where it says true and an lm_head.weight is
+  // there that differs from the embedding: that one counts, as in transformers 5.
   const ModelConfig& config() const { return config_; }
   Role role() const { return role_; }
 
@@ -56,6 +62,8 @@ class Checkpoint {
     std::shared_ptr<const SafetensorsFile> file;
     std::string stored_name;
   };
+  Status map_tensors(const std::vector<WeightFile>& files);
+
   std::filesystem::path dir_;
   Role role_ = Role::kWhole;
   ModelConfig config_;
@@ -64,23 +72,27 @@ class Checkpoint {
 
 // H over the sorted (name, dtype, shape, H of the bytes) of all vision tensors, and the vision config. Needs a
 // checkpoint opened for vision. The same for a split, resharded or whole checkpoint. Reads every vision tensor, and
-// releases its pages again.
-Result<Digest> compute_vision_digest(const Checkpoint& checkpoint);
+// releases its pages again. kCancelled once `stop` (may be null) is set.
+Result<Digest> compute_vision_digest(const Checkpoint& checkpoint, const std::atomic<bool>* stop = nullptr);
 
 // The vision digest a folder carries: a language-only folder has it in vision_digest.json (written by split), any other
 // computes it and remembers it in a cache file keyed by the files' names, sizes and times, so that asking again is
-// free. The cache lies in $XDG_CACHE_HOME/chiasm/digests, or ~/.cache/chiasm/digests; a cache that cannot be written or
-// read costs time only.
+// free. Both files carry a checksum: a damaged cache file is computed anew, a damaged vision_digest.json is an error.
+// The cache lies in $XDG_CACHE_HOME/chiasm/digests, or ~/.cache/chiasm/digests; a cache that cannot be written or read
+// costs time only.
 Result<Digest> vision_digest_of(const std::filesystem::path& dir);
 // The same with a cache folder of the caller's choice; an empty path for none.
 Result<Digest> vision_digest_of(const std::filesystem::path& dir, const std::filesystem::path& cache);
 
 // Writes out/vision and out/language: each loadable for its role, both carrying the vision digest. `out` must not exist
-// or be empty; it appears complete or not at all. Tensors keep dtype and bytes and get canonical names; what the model
-// does not use (rotary buffers, a tied lm_head.weight) is left out. Files of more than `shard_bytes` of tensors are cut
-// into shards with an index. `progress(done_bytes, total_bytes)` may be null.
+// or be empty. Where it does not exist it appears complete or not at all; into a folder that is there (a mount point, a
+// link to a folder) nothing is written beside it, and the halves are moved once both are complete. Tensors keep dtype
+// and bytes and get canonical names; what the model does not use (rotary buffers, an lm_head.weight that repeats the
+// embedding) is left out. Files of more than `shard_bytes` of tensors are cut into shards with an index.
+// `progress(done_bytes, total_bytes)` may be null. Once `stop` (may be null) is set, everything written is removed and
+// the answer is kCancelled, "stopped".
 Status split_checkpoint(const std::filesystem::path& dir, const std::filesystem::path& out,
                         const std::function<void(std::uint64_t, std::uint64_t)>& progress,
-                        std::uint64_t shard_bytes = 2ULL << 30);
+                        std::uint64_t shard_bytes = 2ULL << 30, const std::atomic<bool>* stop = nullptr);
 
 }  // namespace chiasm

@@ -146,13 +146,133 @@ TEST(Checkpoint, TroublesAreListedByName) {
   EXPECT_THAT(open_error(folder, Role::kLanguage), Not(HasSubstr("visual.")));
 }
 
-TEST(Checkpoint, LongListsAreCut) {
+TEST(Checkpoint, LongListsAreFoldedNotCut) {
   auto tensors = toy_tensors(toy());
   std::erase_if(tensors, [](const auto& t) { return t.name.starts_with("visual.blocks."); });
+  for (int i = 0; i < 30; ++i)
+    tensors.push_back({fmt::format("model.extra{}", i), DType::kBF16, {1}, std::vector<std::byte>(2)});
   TemporaryFolder folder;
   write_whole(folder, tensors);
-  EXPECT_THAT(open_error(folder), HasSubstr("36 missing: visual.blocks.0"));
-  EXPECT_THAT(open_error(folder), HasSubstr("and 16 more"));
+  const std::string message = open_error(folder);
+  EXPECT_THAT(message,
+              HasSubstr("36 missing: visual.blocks.{0-2}.attn.proj.bias, visual.blocks.{0-2}.attn.proj.weight, "
+                        "visual.blocks.{0-2}.attn.qkv.bias, "));
+  EXPECT_THAT(message, HasSubstr("visual.blocks.{0-2}.norm2.weight; 30 unexpected: model.extra0, "));
+  for (int i = 0; i < 30; ++i) EXPECT_THAT(message, HasSubstr(fmt::format("model.extra{}", i)));
+
+  // Shapes that differ in the same way fold too.
+  json wider = toy_config();
+  wider["vision_config"]["mlp_ratio"] = 2;
+  write_whole(folder, toy_tensors(toy()), wider);
+  EXPECT_THAT(open_error(folder), HasSubstr("9 misshapen: visual.blocks.{0-2}.mlp.fc1.bias is [64], expected [32], "
+                                            "visual.blocks.{0-2}.mlp.fc1.weight is [64, 16], expected [32, 16], "));
+}
+
+// transformers 5 (modeling_utils.py, tie_weights): config.json may say what it likes, two different matrices are not
+// tied.
+TEST(Checkpoint, AHeadThatDiffersFromTheEmbeddingIsUsed) {
+  const auto wanted = toy_tensors(toy());
+  OwnedTensor head = *std::ranges::find(wanted, "model.embed_tokens.weight", &OwnedTensor::name);
+  head.name = "lm_head.weight";
+  const auto open_with = [&](const OwnedTensor& extra, Role role) {
+    auto tensors = wanted;
+    tensors.push_back(extra);
+    TemporaryFolder folder;
+    write_whole(folder, tensors);
+    return Checkpoint::open(folder.path(), role);
+  };
+  for (const Role role : {Role::kWhole, Role::kLanguage}) {
+    const auto same = open_with(head, role);
+    ASSERT_TRUE(same) << same.error().message;
+    EXPECT_TRUE(same->config().text.tie_word_embeddings);
+    EXPECT_FALSE(same->contains("lm_head.weight"));
+    for (const std::size_t at : {std::size_t{0}, head.bytes.size() - 1}) {
+      OwnedTensor other = head;
+      other.bytes[at] ^= std::byte{1};
+      const auto differs = open_with(other, role);
+      ASSERT_TRUE(differs) << differs.error().message;
+      EXPECT_FALSE(differs->config().text.tie_word_embeddings);
+      ASSERT_TRUE(differs->contains("lm_head.weight"));
+      EXPECT_TRUE(std::ranges::equal(differs->tensor("lm_head.weight")->bytes, other.bytes));
+    }
+  }
+  OwnedTensor half = head;  // the same bits, but another matrix
+  half.dtype = DType::kF16;
+  EXPECT_TRUE(open_with(half, Role::kWhole)->contains("lm_head.weight"));
+  OwnedTensor cut = head;
+  cut.shape[0] -= 1;
+  cut.bytes.resize(cut.bytes.size() - 2 * 24);
+  EXPECT_THAT(open_with(cut, Role::kWhole).error().message,
+              HasSubstr("1 misshapen: lm_head.weight is [63, 24], expected [64, 24]"));
+  EXPECT_FALSE(open_with(cut, Role::kVision)->contains("lm_head.weight"));
+}
+
+TEST(Checkpoint, DtypesThatWeightsCannotHaveCountOnlyWhereUsed) {
+  auto tensors = toy_tensors(toy());
+  for (OwnedTensor& tensor : tensors)
+    if (tensor.name == "model.norm.weight") {
+      tensor.dtype = DType::kF64;
+      tensor.bytes.resize(24 * 8);
+    }
+  tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", DType::kF8E4M3, {6}, std::vector<std::byte>(6)});
+  TemporaryFolder folder;
+  write_whole(folder, tensors);
+  EXPECT_TRUE(Checkpoint::open(folder.path(), Role::kVision)) << open_error(folder, Role::kVision);
+  EXPECT_TRUE(vision_digest_of(folder.path(), {}));
+  for (const Role role : {Role::kLanguage, Role::kWhole})
+    EXPECT_THAT(open_error(folder, role),
+                HasSubstr("1 of a dtype that weights cannot have (accepted: BF16, F16, F32): model.norm.weight (F64)"));
+}
+
+TEST(Checkpoint, ADownloadThatWentWrongSaysWhatToDo) {
+  TemporaryFolder folder;
+  const auto tensors = toy_tensors(toy());
+  folder.write("config.json", toy_config().dump());
+  const auto path = folder.path() / "model.safetensors";
+  const auto with = [&](const std::string& content) {
+    folder.write("model.safetensors", content);
+    return open_error(folder);
+  };
+  EXPECT_THAT(with("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"),
+              HasSubstr("model.safetensors: this is a Git LFS pointer, not the weights: run `git lfs pull`"));
+  for (const char* page : {"<!DOCTYPE html><html>...", "<html>", "\n  <!doctype html>", "<HTML lang=en>\n"})
+    EXPECT_THAT(with(page), HasSubstr("this is a web page (HTML), not the weights")) << page;
+  for (const std::string& pickle :
+       {std::string("PK\x03\x04\0\0\x08\x08\0\0", 10), std::string("\x80\x02\x8a\x0al\xfc\x9c\x46\xf9", 9)})
+    EXPECT_THAT(with(pickle), HasSubstr("this is a PyTorch file, not safetensors: convert it"));
+  EXPECT_THAT(with(""), HasSubstr("this file is empty: download it again"));
+  std::filesystem::remove(path);
+  std::filesystem::create_directory(path);
+  EXPECT_THAT(open_error(folder), testing::AllOf(HasSubstr("/model.safetensors: "), Not(HasSubstr("download"))));
+  std::filesystem::remove(path);
+  EXPECT_THAT(with("something else entirely"), HasSubstr("not a safetensors file"));
+
+  // A sound file whose header is as long as "PK" reads as a number is no zip.
+  write_weights(path, tensors);
+  const std::string whole = read_text_file(path, 1 << 20).value();
+  const auto header = static_cast<std::size_t>(static_cast<unsigned char>(whole[0])) +
+                      256 * static_cast<std::size_t>(static_cast<unsigned char>(whole[1]));
+  ASSERT_LT(header, 0x4B50U);
+  EXPECT_EQ(with(std::string("PK\0\0\0\0\0\0", 8) + whole.substr(8, header) + std::string(0x4B50 - header, ' ') +
+                 whole.substr(8 + header)),
+            "no error");
+
+  EXPECT_THAT(
+      with(whole.substr(0, whole.size() - 7)),
+      HasSubstr(fmt::format("model.safetensors: truncated: {} bytes are there, {} are needed: download it again",
+                            whole.size() - 7, whole.size())));
+  EXPECT_THAT(with(whole.substr(0, 100)),
+              HasSubstr(fmt::format("truncated: 100 bytes are there, its header alone needs {}: download it again",
+                                    header + 8)));
+
+  std::filesystem::remove(path);
+  write_index(folder, {{"b.safetensors", tensors}});
+  EXPECT_THAT(open_error(folder),
+              HasSubstr(fmt::format("b.safetensors: this file is not there, but model.safetensors.index.json says that "
+                                    "it holds {} tensors: download it again",
+                                    tensors.size())));
+  folder.write("b.safetensors", "version https://git-lfs.github.com/spec/v1\n");
+  EXPECT_THAT(open_error(folder), HasSubstr("b.safetensors: this is a Git LFS pointer"));
 }
 
 TEST(Checkpoint, TheSameTensorTwiceIsAnError) {
@@ -171,7 +291,8 @@ TEST(Checkpoint, DerivedBuffersAndTiedHeadsAreLeftOut) {
   auto tensors = wanted;
   tensors.push_back({"visual.rotary_pos_emb.inv_freq", DType::kF32, {2}, std::vector<std::byte>(8)});
   tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq", DType::kF32, {6}, std::vector<std::byte>(24)});
-  tensors.push_back({"lm_head.weight", DType::kBF16, {64, 24}, std::vector<std::byte>(2 * 64 * 24)});
+  tensors.push_back(*std::ranges::find(wanted, "model.embed_tokens.weight", &OwnedTensor::name));
+  tensors.back().name = "lm_head.weight";
   TemporaryFolder folder;
   write_whole(folder, tensors);
   const auto checkpoint = Checkpoint::open(folder.path(), Role::kWhole);
@@ -213,13 +334,18 @@ TEST(Checkpoint, AnIndexMustBeTrue) {
   promised.push_back({"visual.blocks.9.norm1.weight", DType::kBF16, {1}, {}});
   write_index(folder, {{"w.safetensors", promised}});
   write_weights(folder.path() / "w.safetensors", tensors);
-  EXPECT_THAT(open_error(folder), HasSubstr("w.safetensors: does not fit its index; 1 tensors"));
+  EXPECT_THAT(open_error(folder), HasSubstr("w.safetensors: does not fit model.safetensors.index.json: 1 tensors"));
   EXPECT_THAT(open_error(folder), HasSubstr("visual.blocks.9.norm1.weight"));
 }
 
 TEST(Checkpoint, FoldersThatAreNone) {
   TemporaryFolder folder;
-  EXPECT_THAT(open_error(folder), HasSubstr("no safetensors files"));
+  EXPECT_THAT(open_error(folder), HasSubstr("no safetensors files: expected model.safetensors, or several files and "
+                                            "model.safetensors.index.json"));
+  EXPECT_THAT(open_error(folder), Not(HasSubstr("convert")));
+  folder.write("pytorch_model-00002-of-00002.bin", "x");
+  folder.write("pytorch_model-00001-of-00002.bin", "x");
+  EXPECT_THAT(open_error(folder), HasSubstr("there is pytorch_model-00001-of-00002.bin, which must be converted"));
   EXPECT_THAT(Checkpoint::open(folder.path() / "x", Role::kVision).error().message, HasSubstr("not there"));
   folder.write("file", "x");
   EXPECT_THAT(Checkpoint::open(folder.path() / "file", Role::kVision).error().message, HasSubstr("not a folder"));
@@ -243,6 +369,10 @@ TEST(Checkpoint, PreprocessorMustAgree) {
   EXPECT_EQ(open_error(folder), "no error");
   folder.write("preprocessor_config.json", R"({"patch_size": 14, "merge_size": 2})");
   EXPECT_THAT(open_error(folder, Role::kVision), HasSubstr("field 'patch_size': expected 4 as in config.json, got 14"));
+  folder.write("processor_config.json", R"({"image_processor": {"patch_size": 4, "merge_size": 2}})");
+  EXPECT_EQ(open_error(folder), "no error");
+  folder.write("processor_config.json", R"({"image_processor": {"patch_size": 8, "merge_size": 2}})");
+  EXPECT_THAT(open_error(folder), HasSubstr("/processor_config.json: field 'patch_size': expected 4"));
 }
 
 TEST(Checkpoint, MisalignedWeightsAreRefused) {

@@ -81,7 +81,25 @@ Status read_widths(Fields& fields, VisionConfig& out) {
   return {};
 }
 
-Result<VisionConfig> read_vision(Fields& fields, const std::string& family) {
+// What newer files say of the encoder's rotary embedding, which is fixed: nothing that turns otherwise would be right.
+Status expect_fixed_rope(Fields& fields, std::vector<std::string>& unread) {
+  constexpr double kTheta = 10000;
+  const auto object = fields.find("rope_parameters");
+  if (!object) return {};
+  ASSIGN_OR_RETURN(Fields rope, Fields::of(*object));
+  ASSIGN_OR_RETURN(const double theta, rope.number_or("rope_theta", 0, 1e12, kTheta));
+  if (theta != kTheta)
+    return rope.fail_at(Code::kUnimplemented, "rope_theta", fmt::format("expected {}, got {}", kTheta, theta));
+  for (const std::string_view key : {"type", "rope_type"}) {
+    ASSIGN_OR_RETURN(const std::string type, rope.text_or(key, "default"));
+    if (type != "default")
+      return rope.fail_at(Code::kUnimplemented, key, fmt::format("expected default, got '{}'", type));
+  }
+  rope.append_unread("vision_config.rope_parameters.", unread);
+  return {};
+}
+
+Result<VisionConfig> read_vision(Fields& fields, const std::string& family, std::vector<std::string>& unread) {
   VisionConfig out;
   RETURN_IF_ERROR(expect_model_type(fields, family));
   RETURN_IF_ERROR(read_dtype(fields));
@@ -108,6 +126,7 @@ Result<VisionConfig> read_vision(Fields& fields, const std::string& family) {
     return fields.fail_at(Code::kUnimplemented, "hidden_act",
                           fmt::format("expected quick_gelu or silu, got '{}'", out.hidden_act));
   RETURN_IF_ERROR(read_windows(fields, out));
+  RETURN_IF_ERROR(expect_fixed_rope(fields, unread));
   // Half of a head's rotary pairs turn with the row, half with the column.
   if (out.embed_dim % out.num_heads != 0 || out.head_dim() % 4 != 0)
     return fields.fail_at(
@@ -255,9 +274,10 @@ Status read_tokens(Fields& top, Fields* nested, ModelConfig& out) {
 }  // namespace
 
 Result<ModelConfig> parse_model_config(std::string_view text, std::string source) {
+  ModelConfig out;
+  out.source = source;
   ASSIGN_OR_RETURN(const Json json, Json::parse(text, std::move(source)));
   ASSIGN_OR_RETURN(Fields top, Fields::of(json.root()));
-  ModelConfig out;
   ASSIGN_OR_RETURN(out.model_type, top.text("model_type"));
   if (out.model_type != "qwen2_vl" && out.model_type != "qwen2_5_vl")
     return top.fail_at(Code::kUnimplemented, "model_type",
@@ -286,15 +306,16 @@ Result<ModelConfig> parse_model_config(std::string_view text, std::string source
     if (out.torch_dtype.empty()) out.torch_dtype = nested_dtype;
     ASSIGN_OR_RETURN(tied, nested->boolean_or("tie_word_embeddings", false));
   }
-  // Where both say it, the whole model's word counts, as in transformers.
-  ASSIGN_OR_RETURN(out.text.tie_word_embeddings, top.boolean_or("tie_word_embeddings", tied));
+  // transformers 5 ties where either says so.
+  ASSIGN_OR_RETURN(const bool top_tied, top.boolean_or("tie_word_embeddings", false));
+  out.text.tie_word_embeddings = top_tied || tied;
   RETURN_IF_ERROR(read_tokens(top, nested ? &*nested : nullptr, out));
   RETURN_IF_ERROR(top.expect_text("transformers_version"));
 
   const auto vision_value = top.find("vision_config");
   if (!vision_value) return top.fail_at(Code::kNotFound, "vision_config", "is missing, expected an object");
   ASSIGN_OR_RETURN(Fields vision, Fields::of(*vision_value));
-  ASSIGN_OR_RETURN(out.vision, read_vision(vision, out.model_type));
+  ASSIGN_OR_RETURN(out.vision, read_vision(vision, out.model_type, out.unread_fields));
   if (out.vision.hidden_size != out.text.hidden_size)
     return fail(Code::kInvalidArgument, "{}: features are {} wide, the language model is {} wide",
                 vision_value->where(), out.vision.hidden_size, out.text.hidden_size);

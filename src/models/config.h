@@ -1,4 +1,5 @@
-// What a checkpoint folder says about itself: config.json, preprocessor_config.json, generation_config.json.
+// What a checkpoint folder says about itself: config.json, preprocessor_config.json (or processor_config.json),
+// generation_config.json.
 //
 // Fields are named as in the files. Every field is checked for type, range and agreement with the others, so that model
 // code may trust them. Thread contract: plain values.
@@ -72,11 +73,12 @@ struct ModelConfig {
   std::int64_t vision_start_token_id = -1, vision_end_token_id = -1, vision_token_id = -1;
   std::int64_t image_token_id = -1, video_token_id = -1;
   std::string torch_dtype;  // informative: tensors say their own
+  std::string source;       // the file it was read from, for errors
   // Fields of the file that this program does not know ("a", "vision_config.b"): shown to the user, without effect.
   std::vector<std::string> unread_fields;
 };
 
-// preprocessor_config.json.
+// preprocessor_config.json, or `image_processor` of processor_config.json.
 struct PreprocessorConfig {
   std::int64_t min_pixels = 56 * 56;
   std::int64_t max_pixels = 28 * 28 * 1280;
@@ -105,9 +107,19 @@ struct GenerationConfig {
   std::vector<std::string> unread_fields;  // as in ModelConfig
 };
 
-// Each reads DIR/<file>. load_generation_config takes eos_token_id from `config` when the file is absent.
+// The image settings of a folder, and the file they are from, for errors.
+struct PreprocessorFile {
+  std::string source;
+  PreprocessorConfig config;
+};
+
+// Each reads DIR/<file>. load_generation_config takes eos_token_id from `config` when the file is absent. Image
+// settings lie in `image_processor` of processor_config.json (transformers 5 saves them there, and looks there first),
+// or in preprocessor_config.json.
 Result<ModelConfig> load_model_config(const std::filesystem::path& dir);
-Result<PreprocessorConfig> load_preprocessor_config(const std::filesystem::path& dir);
+Result<PreprocessorConfig> load_preprocessor_config(const std::filesystem::path& dir);  // kNotFound: no such settings
+// The same, for who can do without: nothing where neither file has them.
+Result<std::optional<PreprocessorFile>> find_preprocessor_config(const std::filesystem::path& dir);
 Result<GenerationConfig> load_generation_config(const std::filesystem::path& dir, const ModelConfig& config);
 
 // A config.json that parses may still describe a model that the code here does not run (Qwen2.5-VL): kUnimplemented,
@@ -120,6 +132,8 @@ Status check_agreement(const VisionConfig& vision, const PreprocessorConfig& pre
 // The parsers behind them, for tests and fuzzing. `source` names the text in errors.
 Result<ModelConfig> parse_model_config(std::string_view text, std::string source);
 Result<PreprocessorConfig> parse_preprocessor_config(std::string_view text, std::string source);
+// processor_config.json: nothing where it has no `image_processor`, as older files do not.
+Result<std::optional<PreprocessorConfig>> parse_processor_config(std::string_view text, std::string source);
 Result<GenerationConfig> parse_generation_config(std::string_view text, std::string source, const ModelConfig& config);
 
 }  // namespace chiasm

@@ -39,6 +39,8 @@ const std::map<std::string, std::string> kWithoutEffect{
     {"text_config.model_type", "a part of the model's: others are refused"},
     {"vision_config.model_type", "a part of the model's: others are refused"},
     {"vision_config.initializer_range", "training only"},
+    {"vision_config.rope_parameters.rope_theta", "always 10000: another value is refused"},
+    {"vision_config.rope_parameters.rope_type", "always default: others are refused"},
     {"vision_config.spatial_patch_size", "equals patch_size: another value is refused"},
     {"processor_class", "a Python class name"},
     {"image_processor_type", "a Python class name"},
@@ -293,6 +295,41 @@ TEST(Config, TextFieldsMayBeNested) {
   EXPECT_THAT(error_of(broken), HasSubstr("field 'text_config.model_type'"));
 }
 
+TEST(Config, TiedWhereEitherSaysSo) {
+  for (const auto& [top, nested, tied] : {std::tuple<json, json, bool>{nullptr, nullptr, false},
+                                          {false, false, false},
+                                          {true, false, true},
+                                          {false, true, true},
+                                          {nullptr, true, true},
+                                          {true, nullptr, true}}) {
+    json config = toy_config_nested();
+    config["tie_word_embeddings"] = top;
+    config["text_config"]["tie_word_embeddings"] = nested;
+    EXPECT_EQ(parse(config)->text.tie_word_embeddings, tied) << top << nested;
+  }
+}
+
+TEST(Config, TheEncoderTurnsByTheUsualAnglesOnly) {
+  json config = toy_config();
+  const VisionConfig without = parse(config)->vision;
+  json& rope = config["vision_config"]["rope_parameters"];
+  for (const json& usual : {json::object(), json{{"rope_theta", 10000}}, json{{"rope_type", "default"}},
+                            json{{"rope_theta", 10000.0}, {"type", "default"}}}) {
+    rope = usual;
+    ASSERT_TRUE(parse(config)) << error_of(config);
+    EXPECT_EQ(parse(config)->vision, without);
+    EXPECT_THAT(parse(config)->unread_fields, IsEmpty());
+  }
+  rope = {{"rope_theta", 20000}};
+  EXPECT_THAT(error_of(config),
+              HasSubstr("field 'vision_config.rope_parameters.rope_theta': expected 10000, got 20000"));
+  EXPECT_EQ(parse(config).error().code, Code::kUnimplemented);
+  rope = {{"rope_type", "yarn"}};
+  EXPECT_THAT(error_of(config), HasSubstr("'vision_config.rope_parameters.rope_type': expected default, got 'yarn'"));
+  rope = {{"factor", 2}};
+  EXPECT_THAT(parse(config)->unread_fields, testing::ElementsAre("vision_config.rope_parameters.factor"));
+}
+
 TEST(Config, UnknownFieldsAreListed) {
   json config = toy_config();
   config["new_field"] = 1;
@@ -420,6 +457,65 @@ TEST(PreprocessorConfig, Checks) {
   vision.spatial_merge_size = 4;
   EXPECT_THAT(check_agreement(vision, good, "p.json").error().message,
               HasSubstr("p.json: field 'merge_size': expected 4 as in config.json, got 2"));
+}
+
+// processor_config.json, as transformers 5 saves it.
+json toy_processor() {
+  json images = toy_preprocessor();
+  images.erase("min_pixels");
+  images.erase("max_pixels");
+  images.erase("processor_class");
+  images["size"] = {{"shortest_edge", 64}, {"longest_edge", 2048}};
+  return {{"image_processor", images},
+          {"processor_class", "Qwen2VLProcessor"},
+          {"video_processor", {{"patch_size", 14}, {"do_resize", false}}}};
+}
+
+TEST(PreprocessorConfig, MayLieInProcessorConfig) {
+  const auto message = [](const TemporaryFolder& folder) {
+    const auto out = load_preprocessor_config(folder.path());
+    return out ? "no error" : out.error().message;
+  };
+  TemporaryFolder folder;
+  EXPECT_EQ(find_preprocessor_config(folder.path()).value(), std::nullopt);
+  EXPECT_EQ(load_preprocessor_config(folder.path()).error().code, Code::kNotFound);
+  EXPECT_THAT(message(folder),
+              testing::AllOf(HasSubstr(folder.path().string()), HasSubstr("expected preprocessor_config.json, or "
+                                                                          "processor_config.json with a field "
+                                                                          "'image_processor'")));
+  folder.write("processor_config.json", R"({"processor_class": "Qwen2VLProcessor"})");  // as transformers 4 does
+  EXPECT_THAT(message(folder), HasSubstr("expected preprocessor_config.json, or processor_config.json"));
+  folder.write("preprocessor_config.json", toy_preprocessor().dump());
+  EXPECT_EQ(load_preprocessor_config(folder.path())->max_pixels, 1024);
+  EXPECT_THAT(find_preprocessor_config(folder.path()).value()->source, testing::EndsWith("/preprocessor_config.json"));
+
+  // Both: transformers 5 takes the nested one.
+  folder.write("processor_config.json", toy_processor().dump());
+  EXPECT_EQ(load_preprocessor_config(folder.path())->max_pixels, 2048);
+  std::filesystem::remove(folder.path() / "preprocessor_config.json");
+  const auto nested = find_preprocessor_config(folder.path());
+  ASSERT_TRUE(nested && *nested) << message(folder);
+  EXPECT_THAT((*nested)->source, testing::EndsWith("/processor_config.json"));
+  EXPECT_THAT((*nested)->config.unread_fields, IsEmpty());
+  json same = toy_preprocessor();
+  same["max_pixels"] = 2048;
+  EXPECT_EQ((*nested)->config, parse_preprocessor(same.dump()).value());
+  EXPECT_EQ((*nested)->config.digest(), parse_preprocessor(same.dump())->digest());
+
+  json broken = toy_processor();
+  broken["image_processor"]["patch_size"] = "x";
+  broken["image_processor"]["other"] = 1;
+  folder.write("processor_config.json", broken.dump());
+  EXPECT_THAT(message(folder), HasSubstr("processor_config.json: field 'image_processor.patch_size'"));
+  broken["image_processor"]["patch_size"] = 4;
+  broken["image_processor"]["size"]["width"] = 1;
+  EXPECT_THAT(parse_processor_config(broken.dump(), "p").value()->unread_fields,
+              testing::UnorderedElementsAre("image_processor.other", "image_processor.size.width"));
+  folder.write("preprocessor_config.json", toy_preprocessor().dump());
+  for (const char* text : {"{", "[]", R"({"image_processor": 3})"}) {  // damaged is not absent
+    folder.write("processor_config.json", text);
+    EXPECT_THAT(message(folder), HasSubstr("processor_config.json")) << text;
+  }
 }
 
 TEST(PreprocessorConfig, DigestNamesEveryNumber) {

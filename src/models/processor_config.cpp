@@ -1,4 +1,4 @@
-// preprocessor_config.json and generation_config.json.
+// preprocessor_config.json, processor_config.json and generation_config.json.
 #include <cmath>
 
 #include "base/file.h"
@@ -9,6 +9,7 @@
 namespace chiasm {
 namespace {
 
+constexpr std::string_view kPlainFile = "preprocessor_config.json", kNestedFile = "processor_config.json";
 constexpr std::uint64_t kMaxConfigFile = 4 << 20;
 constexpr std::int64_t kMaxPixels = std::int64_t{1} << 40;
 
@@ -60,11 +61,8 @@ Status expect_usual_steps(Fields& fields) {
   return {};
 }
 
-}  // namespace
-
-Result<PreprocessorConfig> parse_preprocessor_config(std::string_view text, std::string source) {
-  ASSIGN_OR_RETURN(const Json json, Json::parse(text, std::move(source)));
-  ASSIGN_OR_RETURN(Fields fields, Fields::of(json.root()));
+Result<PreprocessorConfig> read_preprocessor(JsonValue object, std::string_view prefix) {
+  ASSIGN_OR_RETURN(Fields fields, Fields::of(object));
   PreprocessorConfig out;
   RETURN_IF_ERROR(read_pixels(fields, out));
   ASSIGN_OR_RETURN(out.patch_size, fields.integer_or("patch_size", 1, 256, out.patch_size));
@@ -80,7 +78,24 @@ Result<PreprocessorConfig> parse_preprocessor_config(std::string_view text, std:
   RETURN_IF_ERROR(expect_usual_steps(fields));
   RETURN_IF_ERROR(fields.expect_text("image_processor_type"));
   RETURN_IF_ERROR(fields.expect_text("processor_class"));
-  fields.append_unread("", out.unread_fields);
+  for (std::string& field : out.unread_fields) field.insert(0, prefix);
+  fields.append_unread(prefix, out.unread_fields);
+  return out;
+}
+
+}  // namespace
+
+Result<PreprocessorConfig> parse_preprocessor_config(std::string_view text, std::string source) {
+  ASSIGN_OR_RETURN(const Json json, Json::parse(text, std::move(source)));
+  return read_preprocessor(json.root(), "");
+}
+
+Result<std::optional<PreprocessorConfig>> parse_processor_config(std::string_view text, std::string source) {
+  ASSIGN_OR_RETURN(const Json json, Json::parse(text, std::move(source)));
+  ASSIGN_OR_RETURN(Fields fields, Fields::of(json.root()));
+  const auto images = fields.find("image_processor");
+  if (!images) return std::nullopt;
+  ASSIGN_OR_RETURN(PreprocessorConfig out, read_preprocessor(*images, "image_processor."));
   return out;
 }
 
@@ -94,10 +109,27 @@ Digest PreprocessorConfig::digest() const {
   return hasher.finish();
 }
 
+Result<std::optional<PreprocessorFile>> find_preprocessor_config(const std::filesystem::path& dir) {
+  const std::string nested = (dir / kNestedFile).string(), plain = (dir / kPlainFile).string();
+  const auto nested_text = read_text_file(nested, kMaxConfigFile);
+  if (nested_text) {
+    ASSIGN_OR_RETURN(auto config, parse_processor_config(*nested_text, nested));
+    if (config) return PreprocessorFile{nested, *std::move(config)};
+  } else if (nested_text.error().code != Code::kNotFound) {
+    return tl::unexpected(nested_text.error());
+  }
+  const auto text = read_text_file(plain, kMaxConfigFile);
+  if (!text && text.error().code == Code::kNotFound) return std::nullopt;
+  if (!text) return tl::unexpected(text.error());
+  ASSIGN_OR_RETURN(auto config, parse_preprocessor_config(*text, plain));
+  return PreprocessorFile{plain, std::move(config)};
+}
+
 Result<PreprocessorConfig> load_preprocessor_config(const std::filesystem::path& dir) {
-  const std::string path = (dir / "preprocessor_config.json").string();
-  ASSIGN_OR_RETURN(const std::string text, read_text_file(path, kMaxConfigFile));
-  return parse_preprocessor_config(text, path);
+  ASSIGN_OR_RETURN(auto found, find_preprocessor_config(dir));
+  if (found) return std::move(found->config);
+  return fail(Code::kNotFound, "{}: no image settings: expected {}, or {} with a field 'image_processor'", dir.string(),
+              kPlainFile, kNestedFile);
 }
 
 Status check_agreement(const VisionConfig& vision, const PreprocessorConfig& preprocessor, const std::string& source) {

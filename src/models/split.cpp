@@ -1,10 +1,13 @@
 // `chiasm split`: one checkpoint folder into a vision folder and a language folder.
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <utility>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "models/checkpoint.h"
@@ -18,7 +21,8 @@ namespace fs = std::filesystem;
 
 // config.json is copied as it is, so that every reader of the original reads the halves. The language half needs the
 // preprocessor's numbers too: it works out grids and feature ids without seeing a pixel.
-constexpr std::string_view kVisionFiles[] = {"config.json", "preprocessor_config.json", "LICENSE", "NOTICE"};
+constexpr std::string_view kVisionFiles[] = {"config.json", "preprocessor_config.json", "processor_config.json",
+                                             "LICENSE", "NOTICE"};
 constexpr std::string_view kLanguageFiles[] = {"config.json",
                                                "generation_config.json",
                                                "preprocessor_config.json",
@@ -35,20 +39,25 @@ constexpr std::string_view kLanguageFiles[] = {"config.json",
                                                "LICENSE",
                                                "NOTICE"};
 
+constexpr std::string_view kVision = "vision", kLanguage = "language";
+
 // Where the halves grow until they are complete; removed again if they never are.
 class Workplace {
  public:
-  static Result<Workplace> beside(const fs::path& out) {
+  // Beside `out`, or inside where `out` is a folder already: its parent may be another file system, or read-only.
+  static Result<Workplace> make(const fs::path& out) {
     std::error_code error;
-    const fs::path parent = fs::absolute(out, error).parent_path();
+    const bool inside = fs::is_directory(out, error);
+    const fs::path parent = inside ? out : fs::absolute(out, error).parent_path();
+    if (inside) error.clear();
     if (!error) fs::create_directories(parent, error);
     if (error) return fail(Code::kInvalidArgument, "{}: {}", out.string(), error.message());
-    const fs::path path = parent / temporary_name(out.filename().string());
+    const fs::path path = parent / temporary_name(inside ? "split" : out.filename().string());
     if (!fs::create_directory(path, error))
       return fail(Code::kInvalidArgument, "{}: {}", path.string(), error.message());
-    return Workplace(path);
+    return Workplace(path, inside);
   }
-  Workplace(Workplace&& other) noexcept : path_(std::exchange(other.path_, {})) {}
+  Workplace(Workplace&& other) noexcept : path_(std::exchange(other.path_, {})), inside_(other.inside_) {}
   Workplace& operator=(Workplace&&) = delete;
   ~Workplace() {
     std::error_code ignored;
@@ -66,26 +75,50 @@ class Workplace {
 
   const fs::path& path() const { return path_; }
 
-  // Moves the whole to `out`, which is absent or an empty folder: rename(2) refuses anything else.
+  // Moves the halves to `out`. rename(2) does not replace what somebody else put there meanwhile.
   Status publish(const fs::path& out) {
-    if (std::rename(path_.c_str(), out.c_str()) != 0)
-      return fail(Code::kFailedPrecondition, "{}: {}", out.string(), std::strerror(errno));
+    if (!inside_) {
+      RETURN_IF_ERROR(move(path_, out));
+    } else {
+      RETURN_IF_ERROR(move(path_ / kVision, out / kVision));
+      if (auto status = move(path_ / kLanguage, out / kLanguage); !status) {
+        (void)move(out / kVision, path_ / kVision);  // both or none
+        return status;
+      }
+      std::error_code ignored;
+      fs::remove(path_, ignored);
+    }
     path_.clear();
     return {};
   }
 
  private:
-  explicit Workplace(fs::path path) : path_(std::move(path)) {}
+  Workplace(fs::path path, bool inside) : path_(std::move(path)), inside_(inside) {}
+
+  static Status move(const fs::path& from, const fs::path& to) {
+    if (std::rename(from.c_str(), to.c_str()) == 0) return {};
+    return fail(Code::kFailedPrecondition, "{}: {}", to.string(), std::strerror(errno));
+  }
+
   fs::path path_;
+  bool inside_ = false;
 };
 
 Status check_out(const fs::path& out) {
   std::error_code error;
   if (!out.has_filename())
     return fail(Code::kInvalidArgument, "'{}': expected the name of a folder to make", out.string());
+  if (fs::is_symlink(out, error) && !fs::exists(out, error))
+    return fail(Code::kFailedPrecondition, "{}: a link to something that is not there", out.string());
   if (!fs::exists(out, error) && !error) return {};
-  if (!error && fs::is_directory(out, error) && fs::is_empty(out, error) && !error) return {};
-  return fail(Code::kFailedPrecondition, "{}: expected a folder that is empty or not there", out.string());
+  if (error || !fs::is_directory(out, error))
+    return fail(Code::kFailedPrecondition, "{}: expected a folder that is empty or not there{}", out.string(),
+                error ? ": " + error.message() : ", got a file");
+  const fs::directory_iterator entries(out, error);
+  if (error) return fail(Code::kFailedPrecondition, "{}: {}", out.string(), error.message());
+  if (entries == fs::directory_iterator()) return {};
+  return fail(Code::kFailedPrecondition, "{}: expected a folder that is empty or not there, but it holds '{}'",
+              out.string(), entries->path().filename().string());
 }
 
 Status copy_files(const fs::path& from, const fs::path& to, std::span<const std::string_view> names) {
@@ -103,7 +136,8 @@ Status copy_files(const fs::path& from, const fs::path& to, std::span<const std:
   return {};
 }
 
-using Tell = std::function<void(std::uint64_t)>;
+// Told of every part of a tensor once it is written; an error (kCancelled) ends the work.
+using Tell = std::function<Status(std::uint64_t)>;
 
 // One shard; its source pages leave memory as they are written.
 Status write_shard(const Checkpoint& checkpoint, const fs::path& path, std::span<const NamedTensor> tensors,
@@ -115,7 +149,7 @@ Status write_shard(const Checkpoint& checkpoint, const fs::path& path, std::span
     };
     while (at < tensors.size() && !inside(tensors[at].tensor)) ++at;
     if (at < tensors.size()) checkpoint.release(tensors[at].name, part);
-    tell(part.size());
+    return tell(part.size());
   };
   return write_safetensors(path, tensors, {{"format", "pt"}}, written);
 }
@@ -149,9 +183,10 @@ Status write_part(const Checkpoint& checkpoint, Part part, const fs::path& to, s
 }
 
 // Both halves under `to`.
-Status write_halves(const Checkpoint& checkpoint, const fs::path& to, std::uint64_t shard_bytes, const Tell& tell) {
-  const fs::path vision = to / "vision", language = to / "language";
-  ASSIGN_OR_RETURN(const Digest digest, compute_vision_digest(checkpoint));
+Status write_halves(const Checkpoint& checkpoint, const fs::path& to, std::uint64_t shard_bytes, const Tell& tell,
+                    const std::atomic<bool>* stop) {
+  const fs::path vision = to / kVision, language = to / kLanguage;
+  ASSIGN_OR_RETURN(const Digest digest, compute_vision_digest(checkpoint, stop));
   RETURN_IF_ERROR(copy_files(checkpoint.dir(), vision, kVisionFiles));
   RETURN_IF_ERROR(copy_files(checkpoint.dir(), language, kLanguageFiles));
   RETURN_IF_ERROR(write_vision_digest_file(vision / kVisionDigestFile, digest));
@@ -163,7 +198,8 @@ Status write_halves(const Checkpoint& checkpoint, const fs::path& to, std::uint6
 }  // namespace
 
 Status split_checkpoint(const fs::path& dir, const fs::path& out_given,
-                        const std::function<void(std::uint64_t, std::uint64_t)>& progress, std::uint64_t shard_bytes) {
+                        const std::function<void(std::uint64_t, std::uint64_t)>& progress, std::uint64_t shard_bytes,
+                        const std::atomic<bool>* stop) {
   // "out/" names the same folder as "out".
   const fs::path out = out_given.has_filename() ? out_given : out_given.parent_path();
   RETURN_IF_ERROR(check_out(out));
@@ -173,17 +209,19 @@ Status split_checkpoint(const fs::path& dir, const fs::path& out_given,
     ASSIGN_OR_RETURN(const TensorView view, checkpoint.tensor(name));
     total += view.bytes.size();
   }
-  ASSIGN_OR_RETURN(Workplace workplace, Workplace::beside(out));
+  ASSIGN_OR_RETURN(Workplace workplace, Workplace::make(out));
   std::error_code error;
   const fs::space_info space = fs::space(workplace.path(), error);
   if (!error && space.available < total)
     return fail(Code::kResourceExhausted, "{}: needs {} bytes, {} are free", out.string(), total, space.available);
 
-  const Tell tell = [&](std::uint64_t bytes) {
+  const Tell tell = [&](std::uint64_t bytes) -> Status {
     done += bytes;
     if (progress) progress(done, total);
+    if (stop != nullptr && stop->load()) return fail(Code::kCancelled, "stopped");
+    return {};
   };
-  if (auto status = write_halves(checkpoint, workplace.path(), shard_bytes, tell); !status)
+  if (auto status = write_halves(checkpoint, workplace.path(), shard_bytes, tell, stop); !status)
     return workplace.abandon(std::move(status).error());
   if (auto status = workplace.publish(out); !status) return workplace.abandon(std::move(status).error());
   return {};

@@ -46,8 +46,8 @@ inline nlohmann::json toy_config_nested() {
       "sliding_window": null, "use_cache": true, "use_sliding_window": false, "vocab_size": 64},
     "vision_config": {"model_type": "qwen2_vl", "depth": 3, "embed_dim": 16, "hidden_act": "quick_gelu",
                       "hidden_size": 24, "in_chans": 3, "in_channels": 3, "initializer_range": 0.02, "mlp_ratio": 4,
-                      "num_heads": 2, "patch_size": 4, "spatial_merge_size": 2, "spatial_patch_size": 4,
-                      "temporal_patch_size": 2}})");
+                      "num_heads": 2, "patch_size": 4, "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+                      "spatial_merge_size": 2, "spatial_patch_size": 4, "temporal_patch_size": 2}})");
 }
 
 // A tensor that owns its bytes.

@@ -31,11 +31,14 @@ Digest config_digest(const VisionConfig& config) {
   return hasher.finish();
 }
 
-// H of a tensor's bytes; its pages leave memory as it goes.
-Digest bytes_digest(const Checkpoint& checkpoint, std::string_view name, std::span<const std::byte> bytes) {
+bool is_set(const std::atomic<bool>* stop) { return stop != nullptr && stop->load(); }
+
+// H of a tensor's bytes; its pages leave memory as it goes. Means nothing once `stop` is set.
+Digest bytes_digest(const Checkpoint& checkpoint, std::string_view name, std::span<const std::byte> bytes,
+                    const std::atomic<bool>* stop) {
   constexpr std::size_t kPart = 4U << 20;
   Hasher hasher;
-  for (std::size_t begin = 0; begin < bytes.size(); begin += kPart) {
+  for (std::size_t begin = 0; begin < bytes.size() && !is_set(stop); begin += kPart) {
     const auto part = bytes.subspan(begin, std::min(kPart, bytes.size() - begin));
     hasher.update(part);
     checkpoint.release(name, part);
@@ -43,7 +46,8 @@ Digest bytes_digest(const Checkpoint& checkpoint, std::string_view name, std::sp
   return hasher.finish();
 }
 
-// What the files are now: another path, size, time or inode is another key.
+// What the files are now: another path, size, time or inode is another key. A program may set a file's mtime back after
+// it wrote into it, but not its ctime.
 Result<Digest> cache_key(const std::filesystem::path& dir, const std::vector<WeightFile>& files) {
   Hasher hasher;
   hasher.add("format", kFormat);
@@ -55,7 +59,8 @@ Result<Digest> cache_key(const std::filesystem::path& dir, const std::vector<Wei
       return fail(Code::kNotFound, "{}: {}", path.string(), error ? error.message() : std::strerror(errno));
     hasher.add("path", absolute.native()).add("size", std::int64_t{info.st_size});
     hasher.add("device", static_cast<std::int64_t>(info.st_dev)).add("inode", static_cast<std::int64_t>(info.st_ino));
-    hasher.add("seconds", std::int64_t{info.st_mtim.tv_sec}).add("nanoseconds", std::int64_t{info.st_mtim.tv_nsec});
+    for (const timespec& time : {info.st_mtim, info.st_ctim})
+      hasher.add("seconds", std::int64_t{time.tv_sec}).add("nanoseconds", std::int64_t{time.tv_nsec});
     return {};
   };
   RETURN_IF_ERROR(add(dir / "config.json"));
@@ -64,6 +69,11 @@ Result<Digest> cache_key(const std::filesystem::path& dir, const std::vector<Wei
     RETURN_IF_ERROR(add(file.path));
   }
   return hasher.finish();
+}
+
+// A flipped digit would still be a digest, of an encoder that nobody has.
+std::string checksum_text(std::string_view hex) {
+  return fmt::format("{:016x}", checksum_of(std::as_bytes(std::span(hex))));
 }
 
 std::filesystem::path default_cache() {
@@ -76,7 +86,7 @@ std::filesystem::path default_cache() {
 
 }  // namespace
 
-Result<Digest> compute_vision_digest(const Checkpoint& checkpoint) {
+Result<Digest> compute_vision_digest(const Checkpoint& checkpoint, const std::atomic<bool>* stop) {
   if (checkpoint.role() == Role::kLanguage)
     return fail(Code::kInvalidArgument, "{}: opened for language, its vision tensors are not there",
                 checkpoint.dir().string());
@@ -98,8 +108,9 @@ Result<Digest> compute_vision_digest(const Checkpoint& checkpoint) {
   ThreadPool pool(total > (32U << 20) ? 0 : 1);
   pool.parallel_for(static_cast<std::int64_t>(entries.size()), [&](std::int64_t i, int) {
     Entry& entry = entries[static_cast<std::size_t>(i)];
-    entry.digest = bytes_digest(checkpoint, entry.name, entry.view.bytes);
+    entry.digest = bytes_digest(checkpoint, entry.name, entry.view.bytes, stop);
   });
+  if (is_set(stop)) return fail(Code::kCancelled, "stopped");
   std::sort(entries.begin(), entries.end(), [](const Entry& a, const Entry& b) { return a.name < b.name; });
 
   Hasher hasher;
@@ -114,7 +125,9 @@ Result<Digest> compute_vision_digest(const Checkpoint& checkpoint) {
 }
 
 Status write_vision_digest_file(const std::filesystem::path& path, const Digest& digest) {
-  const std::string text = nlohmann::ordered_json{{"format", kFormat}, {"vision_digest", digest.hex()}}.dump(2) + "\n";
+  const std::string hex = digest.hex();
+  const nlohmann::ordered_json json{{"format", kFormat}, {"vision_digest", hex}, {"xxh3", checksum_text(hex)}};
+  const std::string text = json.dump(2) + "\n";
   return publish_file(path, {std::as_bytes(std::span(text))});
 }
 
@@ -128,6 +141,13 @@ Result<Digest> read_vision_digest_file(const std::filesystem::path& path) {
   ASSIGN_OR_RETURN(const std::string_view hex, value.string());
   const auto digest = Digest::from_hex(hex);
   if (!digest) return fail_in(value.where(), digest.error());
+  const auto checksum = json.root().find("xxh3");
+  const std::string_view stated = checksum ? checksum->string().value_or("") : "";
+  if (stated != checksum_text(hex))
+    return fail(Code::kDataLoss,
+                "{}: this file is damaged: field 'xxh3': expected '{}' for that vision_digest, got '{}': copy it again "
+                "from where `chiasm split` wrote it, or split again",
+                path.string(), checksum_text(hex), stated);
   return *digest;
 }
 

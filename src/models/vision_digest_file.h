@@ -1,7 +1,11 @@
-// vision_digest.json: the vision digest that the halves of a split checkpoint carry.
+// vision_digest.json: the vision digest that the halves of a split checkpoint carry, and a checksum of it (XXH3 of its
+// 64 digits). Files with a wrong checksum or none are kDataLoss.
+//
+// Thread contract: plain functions.
 #pragma once
 
 #include <filesystem>
+#include <string_view>
 
 #include "base/digest.h"
 #include "base/result.h"

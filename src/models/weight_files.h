@@ -1,6 +1,7 @@
 // Which files of a checkpoint folder hold which tensors, and the canonical spelling of tensor names.
 //
 // Looks at the index where there is one, at the headers of the files where there is none; touches no tensor's bytes.
+// Errors say what to do about files that a download left unfinished, or that are something else.
 // Thread contract: plain functions.
 #pragma once
 
@@ -33,5 +34,8 @@ struct WeightFile {
 // files that model.safetensors.index.json names, else every *.safetensors. Files that the index names are not looked
 // at here. Errors: no weights at all; an index that names a file outside of the folder.
 Result<std::vector<WeightFile>> find_weight_files(const std::filesystem::path& dir);
+
+// The file, mapped and its header read, where find_weight_files had no reason to; held against what the index promises.
+Result<std::shared_ptr<const SafetensorsFile>> open_weight_file(const WeightFile& file);
 
 }  // namespace chiasm

@@ -1,18 +1,35 @@
 #include "tensor/dtype.h"
 
 #include <array>
+#include <string>
 #include <utility>
 
 namespace chiasm {
 namespace {
 
-constexpr std::array<std::pair<DType, std::string_view>, 6> kNames{{
+constexpr std::array<std::pair<DType, std::string_view>, 22> kNames{{
     {DType::kF32, "F32"},
     {DType::kBF16, "BF16"},
     {DType::kF16, "F16"},
     {DType::kI32, "I32"},
     {DType::kI64, "I64"},
     {DType::kU8, "U8"},
+    {DType::kBool, "BOOL"},
+    {DType::kI8, "I8"},
+    {DType::kI16, "I16"},
+    {DType::kU16, "U16"},
+    {DType::kU32, "U32"},
+    {DType::kU64, "U64"},
+    {DType::kF64, "F64"},
+    {DType::kC64, "C64"},
+    {DType::kF8E4M3, "F8_E4M3"},
+    {DType::kF8E5M2, "F8_E5M2"},
+    {DType::kF8E8M0, "F8_E8M0"},
+    {DType::kF8E4M3Fnuz, "F8_E4M3FNUZ"},
+    {DType::kF8E5M2Fnuz, "F8_E5M2FNUZ"},
+    {DType::kF6E2M3, "F6_E2M3"},
+    {DType::kF6E3M2, "F6_E3M2"},
+    {DType::kF4, "F4"},
 }};
 
 constexpr std::uint32_t kInfinity = 0x7F800000;  // bits of the f32
@@ -28,7 +45,12 @@ std::string_view dtype_name(DType dtype) {
 Result<DType> dtype_from_name(std::string_view name) {
   for (const auto& [dtype, known] : kNames)
     if (known == name) return dtype;
-  return fail(Code::kUnimplemented, "dtype '{}' is not supported: expected F32, BF16, F16, I32, I64 or U8", name);
+  std::string known_names;
+  for (const auto& [dtype, known] : kNames) {
+    if (!known_names.empty()) known_names += ", ";
+    known_names += known;
+  }
+  return fail(Code::kUnimplemented, "dtype '{}' is not one of safetensors: expected one of {}", name, known_names);
 }
 
 std::uint16_t f32_to_bf16(float value) {

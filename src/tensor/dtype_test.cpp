@@ -22,7 +22,14 @@ double half_value(std::uint16_t bits) {
 TEST(DType, NamesThereAndBack) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16, DType::kI32, DType::kI64, DType::kU8})
     EXPECT_EQ(dtype_from_name(dtype_name(dtype)).value(), dtype);
-  EXPECT_EQ(dtype_from_name("F8_E4M3").error().code, Code::kUnimplemented);
+  for (int i = 0; i <= static_cast<int>(DType::kF4); ++i) {
+    const auto dtype = static_cast<DType>(i);
+    EXPECT_EQ(dtype_from_name(dtype_name(dtype)).value(), dtype);
+    EXPECT_GT(bits_of(dtype), 0U);
+    EXPECT_EQ(size_of(dtype), bits_of(dtype) / 8);
+    EXPECT_EQ(is_weight_dtype(dtype), i < 3) << dtype_name(dtype);
+  }
+  EXPECT_EQ(dtype_from_name("F8_E4M4").error().code, Code::kUnimplemented);
   EXPECT_NE(dtype_from_name("f32").error().message.find("'f32'"), std::string::npos);
 }
 

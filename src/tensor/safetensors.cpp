@@ -20,8 +20,7 @@ std::uint64_t load_little_endian(std::span<const std::byte> bytes) {
   return out;
 }
 
-Result<TensorInfo> parse_tensor(std::string_view name, const JsonValue& value, std::uint64_t data_size,
-                                const std::string& source) {
+Result<TensorInfo> parse_tensor(std::string_view name, const JsonValue& value, const std::string& source) {
   const auto in_tensor = [&](const Error& error) {
     return fail_in(fmt::format("{}: tensor '{}'", source, name), error);
   };
@@ -49,9 +48,9 @@ Result<TensorInfo> parse_tensor(std::string_view name, const JsonValue& value, s
   ASSIGN_OR_RETURN(const std::int64_t end, offsets[1].integer(0, INT64_MAX));
   out.begin = static_cast<std::uint64_t>(begin);
   out.end = static_cast<std::uint64_t>(end);
-  if (out.begin > out.end || out.end > data_size)
-    return fail(Code::kDataLoss, "{}: tensor '{}' lies at bytes {} to {}, the data part has {}", source, name, begin,
-                end, data_size);
+  if (out.begin > out.end)
+    return fail(Code::kInvalidArgument, "{}: expected [begin, end] in this order, got [{}, {}]", offsets_value.where(),
+                begin, end);
   const auto bytes = byte_count(out.shape, out.dtype);
   if (!bytes) return in_tensor(bytes.error());
   if (*bytes != out.end - out.begin)
@@ -93,8 +92,8 @@ Result<SafetensorsView> SafetensorsView::parse(std::span<const std::byte> bytes,
     return fail(Code::kInvalidArgument, "{}: not a safetensors file: a header of {} bytes, the limit is {}", source,
                 header_size, kMaxSafetensorsHeader);
   if (header_size > bytes.size() - kPrefix)
-    return fail(Code::kDataLoss, "{}: truncated: a header of {} bytes in a file of {}", source, header_size,
-                bytes.size());
+    return fail(Code::kDataLoss, "{}: truncated: {} bytes are there, its header alone needs {}", source, bytes.size(),
+                kPrefix + header_size);
   const auto header = bytes.subspan(kPrefix, header_size);
   SafetensorsView out;
   out.data_ = bytes.subspan(kPrefix + header_size);
@@ -116,10 +115,15 @@ Result<SafetensorsView> SafetensorsView::parse(std::span<const std::byte> bytes,
       }
       continue;
     }
-    ASSIGN_OR_RETURN(TensorInfo info, parse_tensor(name, value, out.data_.size(), out.source_));
+    ASSIGN_OR_RETURN(TensorInfo info, parse_tensor(name, value, out.source_));
     if (!out.tensors_.emplace(name, std::move(info)).second)
       return fail(Code::kInvalidArgument, "{}: tensor '{}' occurs twice", out.source_, name);
   }
+  std::uint64_t end = 0;
+  for (const auto& [name, info] : out.tensors_) end = std::max(end, info.end);
+  if (end > out.data_.size())
+    return fail(Code::kDataLoss, "{}: truncated: {} bytes are there, {} are needed", out.source_, bytes.size(),
+                kPrefix + header_size + end);
   RETURN_IF_ERROR(check_cover(out.tensors_, out.data_.size(), out.source_));
   return out;
 }
@@ -175,16 +179,16 @@ Result<std::string> safetensors_header(std::span<const NamedTensor> tensors,
 
 Status write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                          const std::map<std::string, std::string, std::less<>>& metadata,
-                         const std::function<void(std::span<const std::byte>)>& written) {
+                         const std::function<Status(std::span<const std::byte>)>& written) {
   auto header = safetensors_header(tensors, metadata);
   if (!header) return fail_in(path.string(), header.error());
   const std::byte* const header_begin = std::as_bytes(std::span(*header)).data();
   std::vector<std::span<const std::byte>> pieces{std::as_bytes(std::span(*header))};
   pieces.reserve(tensors.size() + 1);
   for (const NamedTensor& tensor : tensors) pieces.push_back(tensor.tensor.bytes);
-  const auto tell = [&](std::span<const std::byte> part) {
+  const auto tell = [&](std::span<const std::byte> part) -> Status {
     const bool in_header = part.data() >= header_begin && part.data() < header_begin + header->size();
-    if (written && !in_header) written(part);
+    return written && !in_header ? written(part) : Status();
   };
   return publish_pieces(path, pieces, tell);
 }

@@ -33,7 +33,8 @@ struct TensorInfo {
 // A parsed header over bytes that somebody else owns.
 class SafetensorsView {
  public:
-  // `source` names the bytes in errors. Tensors of a dtype we do not know are an error.
+  // `source` names the bytes in errors. Tensors may be of any dtype that the format knows; other words are an error.
+  // Bytes that end too early: kDataLoss, with how many are there and how many are needed.
   static Result<SafetensorsView> parse(std::span<const std::byte> bytes, std::string source);
 
   const std::map<std::string, TensorInfo, std::less<>>& tensors() const { return tensors_; }
@@ -71,9 +72,10 @@ Result<std::string> safetensors_header(std::span<const NamedTensor> tensors,
                                        const std::map<std::string, std::string, std::less<>>& metadata);
 
 // Writes a file of these tensors atomically, streaming their bytes. `written` (may be null) is told of each part of
-// their bytes once it is written, so that mapped sources can be released on the way.
+// their bytes once it is written, so that mapped sources can be released on the way; an error of it ends the work, and
+// no file appears.
 Status write_safetensors(const std::filesystem::path& path, std::span<const NamedTensor> tensors,
                          const std::map<std::string, std::string, std::less<>>& metadata,
-                         const std::function<void(std::span<const std::byte>)>& written = nullptr);
+                         const std::function<Status(std::span<const std::byte>)>& written = nullptr);
 
 }  // namespace chiasm

@@ -42,23 +42,30 @@ Result<std::int64_t> element_count(const Shape& shape) {
 
 Result<std::uint64_t> byte_count(const Shape& shape, DType dtype) {
   ASSIGN_OR_RETURN(const std::int64_t count, element_count(shape));
-  std::uint64_t bytes = 0;
-  if (__builtin_mul_overflow(static_cast<std::uint64_t>(count), std::uint64_t{size_of(dtype)}, &bytes))
-    return fail(Code::kInvalidArgument, "shape {} of {} has more than 2^64 bytes", shape_text(shape),
+  const auto elements = static_cast<std::uint64_t>(count);
+  std::uint64_t bytes = 0, bits = 0;
+  if (size_of(dtype) != 0) {
+    if (__builtin_mul_overflow(elements, std::uint64_t{size_of(dtype)}, &bytes))
+      return fail(Code::kInvalidArgument, "shape {} of {} has more than 2^64 bytes", shape_text(shape),
+                  dtype_name(dtype));
+    return bytes;
+  }
+  if (__builtin_mul_overflow(elements, std::uint64_t{bits_of(dtype)}, &bits) || bits % 8 != 0)
+    return fail(Code::kInvalidArgument, "shape {} of {} is no whole number of bytes below 2^61", shape_text(shape),
                 dtype_name(dtype));
-  return bytes;
+  return bits / 8;
 }
 
 float element_as_f32(const TensorView& view, std::int64_t i) {
   const std::byte* at = view.bytes.data() + static_cast<std::size_t>(i) * size_of(view.dtype);
-  CHECK(i >= 0 && (static_cast<std::size_t>(i) + 1) * size_of(view.dtype) <= view.bytes.size());
+  CHECK(is_weight_dtype(view.dtype) && i >= 0 &&
+        (static_cast<std::size_t>(i) + 1) * size_of(view.dtype) <= view.bytes.size());
   switch (view.dtype) {
     case DType::kF32: return load<float>(at);
     case DType::kBF16: return bf16_to_f32(load<std::uint16_t>(at));
     case DType::kF16: return f16_to_f32(load<std::uint16_t>(at));
-    default: CHECK(!"element_as_f32 of an integer tensor");
+    default: return 0;
   }
-  return 0;
 }
 
 Result<std::vector<float>> to_f32(const TensorView& view) {
@@ -66,6 +73,8 @@ Result<std::vector<float>> to_f32(const TensorView& view) {
   if (bytes != view.bytes.size())
     return fail(Code::kInvalidArgument, "a tensor of shape {} and dtype {} has {} bytes, got {}",
                 shape_text(view.shape), dtype_name(view.dtype), bytes, view.bytes.size());
+  if (!is_weight_dtype(view.dtype))
+    return fail(Code::kInvalidArgument, "expected a tensor of F32, BF16 or F16, got {}", dtype_name(view.dtype));
   const std::byte* at = view.bytes.data();
   std::vector<float> out(bytes / size_of(view.dtype));
   switch (view.dtype) {
@@ -78,8 +87,7 @@ Result<std::vector<float>> to_f32(const TensorView& view) {
     case DType::kF16:
       for (std::size_t i = 0; i < out.size(); ++i) out[i] = f16_to_f32(load<std::uint16_t>(at + 2 * i));
       return out;
-    default:
-      return fail(Code::kInvalidArgument, "expected a tensor of F32, BF16 or F16, got {}", dtype_name(view.dtype));
+    default: return out;
   }
 }
 

@@ -19,7 +19,8 @@ using Shape = std::vector<std::int64_t>;
 
 std::string shape_text(const Shape& shape);  // "[2, 3]"
 
-// Elements and bytes, checked in 64 bits; an error on a negative dimension or overflow.
+// Elements and bytes, checked in 64 bits; an error on a negative dimension, overflow, or elements smaller than a byte
+// that do not fill whole ones.
 Result<std::int64_t> element_count(const Shape& shape);
 Result<std::uint64_t> byte_count(const Shape& shape, DType dtype);
 
@@ -32,7 +33,7 @@ struct TensorView {
 
 // Reads element i of a F32/BF16/F16 view.
 float element_as_f32(const TensorView& view, std::int64_t i);
-// All elements as f32; an error for integer dtypes.
+// All elements as f32; an error for other dtypes than those three.
 Result<std::vector<float>> to_f32(const TensorView& view);
 
 // f32 matrix views for the kernels: `rows` rows of `cols` elements, `stride` elements from row to row.

@@ -105,16 +105,6 @@ void append_utf8(std::int32_t code, std::string& out) {
   out.append(reinterpret_cast<const char*>(bytes.data()), static_cast<std::size_t>(length));
 }
 
-bool is_utf8(std::string_view text) {
-  while (true) {
-    text.remove_prefix(ascii_run(text));
-    if (text.empty()) return true;
-    const Utf8Step step = next_utf8(text);
-    if (step.code < 0) return false;
-    text.remove_prefix(step.length);
-  }
-}
-
 std::string repair_utf8(std::string_view text) {
   std::string out;
   out.reserve(text.size());

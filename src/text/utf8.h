@@ -9,6 +9,8 @@
 #include <string>
 #include <string_view>
 
+#include "base/json.h"  // is_utf8
+
 namespace chiasm {
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
@@ -28,7 +30,6 @@ void append_utf8(std::int32_t code, std::string& out);
 
 // `text` with each ill-formed part (an incomplete end too) replaced by U+FFFD.
 std::string repair_utf8(std::string_view text);
-bool is_utf8(std::string_view text);
 
 // Normalization Form C (UAX #15) of well-formed `text`. O(n log n) for any input.
 std::string to_nfc(std::string_view text);

@@ -14,7 +14,7 @@ constexpr Family<Make> kFamilies[] = {
 }  // namespace
 
 Result<std::unique_ptr<const ModelLayout>> make_layout(const ModelConfig& config) {
-  ASSIGN_OR_RETURN(const Make make, find_family<Make>(kFamilies, config.model_type));
+  ASSIGN_OR_RETURN(const Make make, find_family<Make>(kFamilies, config));
   return make(config);
 }
 

@@ -14,7 +14,7 @@ constexpr Family<Load> kFamilies[] = {
 }  // namespace
 
 Result<std::unique_ptr<const VisionModel>> load_vision_model(const Checkpoint& checkpoint, const Ops& ops) {
-  ASSIGN_OR_RETURN(const Load load, find_family<Load>(kFamilies, checkpoint.config().model_type));
+  ASSIGN_OR_RETURN(const Load load, find_family<Load>(kFamilies, checkpoint.config()));
   return load(checkpoint, ops);
 }
 
