@@ -4,6 +4,7 @@
 #include <deque>
 #include <utility>
 
+#include "base/check.h"
 #include "base/stopwatch.h"
 #include "language/kv_blocks.h"
 #include "language/scheduler.h"
@@ -12,7 +13,26 @@
 namespace chiasm {
 namespace {
 
+constexpr std::uint64_t kUsualPool = 4ULL << 30;
+
 std::int64_t blocks_for(std::int64_t tokens) { return (tokens + kKvBlock - 1) / kKvBlock; }
+
+std::uint64_t block_bytes(const LanguageModel& model) {
+  const KvShape one = model.kv_shape(1);
+  return static_cast<std::uint64_t>(one.layers * one.kv_heads * one.head_dim * 2 * kKvBlock) * sizeof(float);
+}
+
+Status check_request(const GenerationRequest& request, const TextConfig& config) {
+  RETURN_IF_ERROR(check_sampling(request.sampling));
+  const std::int64_t limit = config.max_position_embeddings, size = request.prompt.size();
+  if (size == 0) return fail(Code::kInvalidArgument, "the prompt is empty");
+  if (request.max_tokens < 1)
+    return fail(Code::kInvalidArgument, "max_tokens: expected at least 1, got {}", request.max_tokens);
+  if (size >= limit)
+    return fail(Code::kResourceExhausted,
+                "the prompt has {} tokens; this model takes fewer than {} (max_position_embeddings)", size, limit);
+  return {};
+}
 
 }  // namespace
 
@@ -35,9 +55,7 @@ class Engine::Run {
     RETURN_IF_ERROR(prefill_common_prefix());
     while (!waiting_.empty() || !running_.empty()) {
       admit();
-      if (running_.empty())
-        return fail(Code::kResourceExhausted, "question {} needs {} KV blocks beside the shared beginning; {} are free",
-                    waiting_.front() + 1, own_blocks(requests_[waiting_.front()]), blocks_.free());
+      CHECK(!running_.empty());  // any one of them fits: check_fits_pool and prefill_common_prefix see to it
       RETURN_IF_ERROR(step());
       finish_done();
     }
@@ -53,6 +71,10 @@ class Engine::Run {
     prefix_size_ = common_prefix(prompts);
     // The last token of a prompt is always computed for the question itself: its logits are the first answer.
     for (const LanguagePrompt* prompt : prompts) prefix_size_ = std::min(prefix_size_, prompt->size() - 1);
+    // A block that the beginning fills in part is copied for each question. Where the pool has no room for the copy,
+    // whole blocks are shared only.
+    for (const GenerationRequest& request : requests_)
+      if (own_blocks(request) > blocks_.free() - blocks_for(prefix_size_)) prefix_size_ -= prefix_size_ % kKvBlock;
     if (prefix_size_ <= 0) return {};
     prefix_.prompt = prompts.front();
     prefix_.token_ids = prefix_.prompt->token_ids;
@@ -69,7 +91,7 @@ class Engine::Run {
 
   // Blocks that a question needs beside the whole ones of the shared beginning.
   std::int64_t own_blocks(const GenerationRequest& request) const {
-    return blocks_for(request.prompt.size() + request.max_tokens) - prefix_size_ / kKvBlock;
+    return blocks_for(engine_.longest(request)) - prefix_size_ / kKvBlock;
   }
 
   // Takes waiting requests while there is room for all they may come to need.
@@ -78,8 +100,8 @@ class Engine::Run {
       const std::size_t request = waiting_.front();
       std::int64_t promised = own_blocks(requests_[request]);
       for (const Sequence& other : running_)
-        promised += blocks_for(other.prompt_size() + requests_[other.request].max_tokens) -
-                    static_cast<std::int64_t>(other.block_table.size());
+        promised +=
+            blocks_for(engine_.longest(requests_[other.request])) - static_cast<std::int64_t>(other.block_table.size());
       if (promised > blocks_.free()) break;
       waiting_.pop_front();
       running_.push_back(fork(request));
@@ -163,7 +185,7 @@ class Engine::Run {
     std::vector<float> row(static_cast<std::size_t>(engine_.model_.config().vocab_size));
     for (std::size_t i = 0; i < sampling.size(); ++i) {
       engine_.ops_.download(logits.view().row_range(static_cast<std::int64_t>(i), 1), row);
-      take_token(*sampling[i], row);
+      RETURN_IF_ERROR(take_token(*sampling[i], row));
     }
     return {};
   }
@@ -174,7 +196,12 @@ class Engine::Run {
     return static_cast<std::int32_t>(t + positions.rope_delta);
   }
 
-  void take_token(Sequence& sequence, std::span<float> logits) {
+  Status take_token(Sequence& sequence, std::span<float> logits) {
+    if (!all_finite(logits))
+      return fail(Code::kDataLoss,
+                  "question {}: the model's logits are not finite after {} tokens: are its weights, or the features of "
+                  "a picture, damaged?",
+                  sequence.request + 1, sequence.token_ids.size());
     const GenerationRequest& request = requests_[sequence.request];
     std::vector<float> raw;
     if (request.logprobs >= 0) raw.assign(logits.begin(), logits.end());
@@ -182,6 +209,7 @@ class Engine::Run {
     if (request.logprobs >= 0) sequence.logprobs.push_back(logprobs_of(raw, id, request.logprobs));
     sequence.token_ids.push_back(id);
     if (!is_stop(request, id)) emit(sequence.request, detokenizers_[sequence.request].push(id));
+    return {};
   }
 
   static bool is_stop(const GenerationRequest& request, std::int32_t id) {
@@ -195,18 +223,17 @@ class Engine::Run {
   }
 
   void finish_done() {
-    const std::int64_t limit = engine_.model_.config().max_position_embeddings;
     std::erase_if(running_, [&](Sequence& sequence) {
       const GenerationRequest& request = requests_[sequence.request];
       if (sequence.generated() == 0) return false;
       const bool stopped = is_stop(request, sequence.token_ids.back());
-      if (!stopped && sequence.generated() < request.max_tokens &&
-          static_cast<std::int64_t>(sequence.token_ids.size()) < limit)
-        return false;
+      if (!stopped && sequence.generated() < engine_.answer_limit(request)) return false;
       Completion& out = completions_[sequence.request];
       emit(sequence.request, detokenizers_[sequence.request].finish());
       out.token_ids.assign(sequence.token_ids.begin() + sequence.prompt_size(), sequence.token_ids.end());
       out.finish_reason = stopped ? FinishReason::kStop : FinishReason::kLength;
+      out.context_full = !stopped && static_cast<std::int64_t>(sequence.token_ids.size()) ==
+                                         engine_.model_.config().max_position_embeddings;
       out.prompt_tokens = sequence.prompt_size();
       out.cached_tokens = sequence.shared;
       out.prefill_ms = sequence.prefill_ms;
@@ -234,40 +261,54 @@ Result<std::unique_ptr<Engine>> Engine::create(const LanguageModel& model, const
   if (options.step_tokens < 1 || options.max_sequences < 1)
     return fail(Code::kInvalidArgument, "expected at least 1 token a step and 1 sequence, got {} and {}",
                 options.step_tokens, options.max_sequences);
-  const KvShape one = model.kv_shape(1);
-  const std::uint64_t block_bytes =
-      static_cast<std::uint64_t>(one.layers * one.kv_heads * one.head_dim * 2 * kKvBlock) * sizeof(float);
+  const std::uint64_t block = block_bytes(model);
+  const auto longest = static_cast<std::uint64_t>(blocks_for(model.config().max_position_embeddings));
   // Never more than every sequence at its full length could use.
-  const std::uint64_t useful =
-      static_cast<std::uint64_t>(blocks_for(model.config().max_position_embeddings) * (options.max_sequences + 1));
-  const std::uint64_t blocks = std::min(options.kv_bytes / block_bytes, useful);
-  if (blocks == 0)
-    return fail(Code::kInvalidArgument, "a KV block of this model takes {} bytes, the pool has {}", block_bytes,
-                options.kv_bytes);
-  ASSIGN_OR_RETURN(auto pool, ops.make_kv_pool(model.kv_shape(static_cast<std::int64_t>(blocks))));
-  return std::unique_ptr<Engine>(new Engine(model, tokenizer, options, std::move(pool), ops));
+  const std::uint64_t useful = longest * (static_cast<std::uint64_t>(options.max_sequences) + 1);
+  // The longest sequence and a beginning that others share: a block of it that is not full is there twice.
+  const bool automatic = options.kv_bytes == 0;
+  const std::uint64_t usual = std::max<std::uint64_t>(1, kUsualPool / block);
+  const std::uint64_t wanted = automatic ? std::max(usual, longest + 1) : options.kv_bytes / block;
+  if (wanted == 0)
+    return fail(Code::kInvalidArgument, "kv_bytes: expected at least the {} bytes of a KV block of this model, got {}",
+                block, options.kv_bytes);
+  const auto make = [&](std::uint64_t blocks) {
+    return ops.make_kv_pool(model.kv_shape(static_cast<std::int64_t>(std::min(blocks, useful))));
+  };
+  auto pool = make(wanted);
+  if (!pool && automatic && usual < wanted) pool = make(usual);  // a system that counts address space
+  if (!pool) return tl::unexpected(std::move(pool).error());
+  return std::unique_ptr<Engine>(new Engine(model, tokenizer, options, std::move(*pool), ops));
 }
 
 std::int64_t Engine::capacity() const { return pool_->shape().blocks * kKvBlock; }
 
-Status Engine::check(const GenerationRequest& request) const {
-  RETURN_IF_ERROR(check_sampling(request.sampling));
-  const std::int64_t limit = model_.config().max_position_embeddings, size = request.prompt.size();
-  if (size == 0) return fail(Code::kInvalidArgument, "the prompt is empty");
-  if (request.max_tokens < 1)
-    return fail(Code::kInvalidArgument, "max_tokens: expected at least 1, got {}", request.max_tokens);
-  if (size >= limit)
-    return fail(Code::kResourceExhausted,
-                "the prompt has {} tokens; this model takes fewer than {} (max_position_embeddings)", size, limit);
-  if (size + request.max_tokens > capacity())
-    return fail(Code::kResourceExhausted, "prompt and answer may come to {} tokens; the KV pool holds {}",
-                size + request.max_tokens, capacity());
+std::int64_t Engine::answer_limit(const GenerationRequest& request) const {
+  return std::min(request.max_tokens, model_.config().max_position_embeddings - request.prompt.size());
+}
+
+Status Engine::check_fits_pool(const GenerationRequest& request) const {
+  if (longest(request) <= capacity()) return {};
+  return fail(Code::kResourceExhausted,
+              "the prompt has {} tokens and the answer may have {}: they need {} bytes of KV pool, this one has {}; "
+              "give it more (kv_bytes), or ask for smaller pictures or fewer max_tokens",
+              request.prompt.size(), answer_limit(request),
+              static_cast<std::uint64_t>(blocks_for(longest(request))) * block_bytes(model_),
+              static_cast<std::uint64_t>(pool_->shape().blocks) * block_bytes(model_));
+}
+
+Status check_requests(std::span<const GenerationRequest> requests, const TextConfig& config) {
+  for (std::size_t i = 0; i < requests.size(); ++i)
+    if (auto status = check_request(requests[i], config); !status)
+      return fail_in(fmt::format("question {}", i + 1), status.error());
   return {};
 }
 
 Result<std::vector<Completion>> Engine::run(std::span<const GenerationRequest> requests, const OnText& on_text) {
+  RETURN_IF_ERROR(check_requests(requests, model_.config()));
   for (std::size_t i = 0; i < requests.size(); ++i)
-    if (auto status = check(requests[i]); !status) return fail_in(fmt::format("question {}", i + 1), status.error());
+    if (auto status = check_fits_pool(requests[i]); !status)
+      return fail_in(fmt::format("question {}", i + 1), status.error());
   return Run(*this, requests, on_text).answer();
 }
 

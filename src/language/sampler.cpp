@@ -1,7 +1,9 @@
 #include "language/sampler.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 namespace chiasm {
@@ -28,9 +30,11 @@ void penalize(std::span<float> logits, double penalty, std::span<const std::int3
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   const auto factor = static_cast<float>(penalty);
+  constexpr float kMost = std::numeric_limits<float>::max();
   for (const std::int32_t id : ids) {
     float& logit = logits[static_cast<std::size_t>(id)];
-    logit = logit > 0 ? logit / factor : logit * factor;
+    // An extreme factor must not make an infinity: two of them have no difference.
+    logit = std::clamp(logit > 0 ? logit / factor : logit * factor, -kMost, kMost);
   }
 }
 
@@ -56,6 +60,13 @@ Status check_sampling(const SamplingParams& params) {
     return fail(Code::kInvalidArgument, "repetition_penalty: expected a number above 0 and at most 100, got {}",
                 params.repetition_penalty);
   return {};
+}
+
+bool all_finite(std::span<const float> logits) {
+  constexpr std::uint32_t kExponent = 0x7F800000;  // all ones in NaN and infinity only
+  bool bad = false;
+  for (const float logit : logits) bad |= (std::bit_cast<std::uint32_t>(logit) & kExponent) == kExponent;
+  return !bad;
 }
 
 std::int32_t sample(std::span<float> logits, const SamplingParams& params, std::span<const std::int32_t> seen,

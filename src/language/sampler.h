@@ -23,11 +23,15 @@ struct SamplingParams {
   static SamplingParams from(const GenerationConfig& config);
 };
 
-// kInvalidArgument naming the field and its range.
+// kInvalidArgument naming the field and its range: "top_p: expected ...". Costs nothing, so that whoever takes
+// parameters from a user or a file can ask before any work is done.
 Status check_sampling(const SamplingParams& params);
 
-// The next token. `logits` are changed. `seen`: prompt and generated tokens, for the repetition penalty. The draw
-// depends on (seed, step) only, never on what else runs. Ties go to the lower id.
+// Damaged weights show as NaN or infinity, with which neither an order nor a probability is defined.
+bool all_finite(std::span<const float> logits);
+
+// The next token. `logits` must be finite; they are changed. `seen`: prompt and generated tokens, for the repetition
+// penalty. The draw depends on (seed, step) only, never on what else runs. Ties go to the lower id.
 std::int32_t sample(std::span<float> logits, const SamplingParams& params, std::span<const std::int32_t> seen,
                     std::int64_t step);
 
@@ -36,7 +40,8 @@ struct TokenLogprob {
   double logprob = 0;
 };
 
-// Natural-log probabilities of the raw logits: of `chosen`, and of the `count` most likely tokens, best first.
+// Natural-log probabilities of the raw logits, which must be finite: of `chosen`, and of the `count` most likely
+// tokens, best first.
 struct Logprobs {
   TokenLogprob chosen;
   std::vector<TokenLogprob> top;

@@ -66,6 +66,31 @@ TEST(SamplerTest, RepetitionPenaltyAsInTransformers) {
   EXPECT_EQ(draw({2.0F, 1.9F}, {.repetition_penalty = 1.0}, 0, {0}), 0);
 }
 
+TEST(SamplerTest, AnExtremePenaltyMakesNoInfinities) {
+  for (const double penalty : {1e-300, 1e-30, 100.0})
+    for (const SamplingParams& params : {SamplingParams{.repetition_penalty = penalty},
+                                         SamplingParams{.temperature = 1, .repetition_penalty = penalty},
+                                         SamplingParams{.temperature = 1e-300, .repetition_penalty = penalty}}) {
+      Logits logits{3e38F, 2.0F, 1.0F, -1.0F, -3e38F};
+      const std::vector<std::int32_t> seen{0, 1, 3, 4};
+      const std::int32_t id = sample(logits, params, seen, 0);
+      EXPECT_TRUE(all_finite(logits)) << penalty;
+      EXPECT_LE(id, 1);
+    }
+}
+
+TEST(SamplerTest, OnlyNumbersAreFinite) {
+  constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(all_finite(Logits{}));
+  EXPECT_TRUE(all_finite(Logits{0.0F, -0.0F, 3.4e38F, -3.4e38F, 1e-45F}));
+  for (const float bad : {kInf, -kInf, kNan, -kNan})
+    for (std::size_t place = 0; place < 37; ++place) {
+      Logits logits(37, 1.0F);
+      logits[place] = bad;
+      EXPECT_FALSE(all_finite(logits)) << place;
+    }
+}
+
 TEST(SamplerTest, LogprobsAreOfTheRawLogits) {
   const Logits logits{1.0F, 3.0F, 2.0F};
   const Logprobs out = logprobs_of(logits, 2, 2);

@@ -2,30 +2,47 @@
 
 #include <utility>
 
+#include <fmt/format.h>
+
+#include "language/agreement.h"
+
 namespace chiasm {
 
 Result<std::unique_ptr<LanguageSide>> LanguageSide::open(const LanguageSideOptions& options, ThreadPool& threads) {
-  std::unique_ptr<LanguageSide> out(new LanguageSide());
-  out->options_ = options;
-  ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(options.model, Role::kLanguage));
+  std::unique_ptr<LanguageSide> out(new LanguageSide(options, threads));
+  ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(options.model, Role::kLanguage));
   out->checkpoint_config_ = checkpoint.config();
   ASSIGN_OR_RETURN(out->generation_config_, load_generation_config(options.model, checkpoint.config()));
+  const std::string generation_source = (options.model / "generation_config.json").string();
+  if (auto status = check_sampling(SamplingParams::from(out->generation_config_)); !status)
+    return fail_in(generation_source, status.error());
   ASSIGN_OR_RETURN(out->layout_, make_layout(checkpoint.config()));
   ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::load(options.model));
   out->tokenizer_ = std::make_unique<const Tokenizer>(std::move(tokenizer));
   ASSIGN_OR_RETURN(out->chat_template_, load_chat_template(options.model, *out->tokenizer_));
-  const ChatTokens& tokens = out->chat_template_.tokens;
-  const ModelConfig& config = out->checkpoint_config_;
-  if (tokens.image_pad != config.image_token_id || tokens.video_pad != config.video_token_id)
-    return fail(
-        Code::kFailedPrecondition,
-        "{}: tokenizer.json says <|image_pad|> is {} and <|video_pad|> is {}, config.json says image_token_id {} "
-        "and video_token_id {}",
-        options.model.string(), tokens.image_pad, tokens.video_pad, config.image_token_id, config.video_token_id);
-  out->ops_ = make_cpu_ops(threads);
-  ASSIGN_OR_RETURN(out->model_, load_language_model(checkpoint, *out->ops_));
-  ASSIGN_OR_RETURN(out->engine_, Engine::create(*out->model_, *out->tokenizer_, *out->ops_, options.engine));
+  RETURN_IF_ERROR(check_tokenizer(*out->tokenizer_, out->chat_template_.tokens, checkpoint.config(),
+                                  (options.model / "config.json").string()));
+  out->checkpoint_.emplace(std::move(checkpoint));
+  const std::vector<std::string> neglected = neglected_fields(out->generation_config_);
+  if (!neglected.empty() && options.on_warning)
+    options.on_warning(fmt::format("{}: {} {} not used", generation_source, fmt::join(neglected, ", "),
+                                   neglected.size() == 1 ? "is" : "are"));
   return out;
+}
+
+Status LanguageSide::load() {
+  const std::lock_guard lock(load_mutex_);
+  if (engine_ != nullptr) return {};
+  if (options_.on_load) options_.on_load(false);
+  if (ops_ == nullptr) ops_ = make_cpu_ops(threads_);
+  if (model_ == nullptr) {
+    ASSIGN_OR_RETURN(model_, load_language_model(*checkpoint_, *ops_));
+    checkpoint_.reset();
+  }
+  weight_bytes_ = model_->weight_bytes();
+  ASSIGN_OR_RETURN(engine_, Engine::create(*model_, *tokenizer_, *ops_, options_.engine));
+  if (options_.on_load) options_.on_load(true);
+  return {};
 }
 
 Result<Digest> LanguageSide::vision_digest() const {
@@ -48,6 +65,7 @@ Result<LanguagePrompt> LanguageSide::prompt_of(const Chat& chat) const {
 
 Result<std::vector<Completion>> LanguageSide::ask(std::span<const Chat> chats, const AnswerOptions& options,
                                                   const OnText& on_text) {
+  RETURN_IF_ERROR(check_sampling(options.sampling));  // of all questions: no one of them is at fault
   std::vector<GenerationRequest> requests;
   for (const Chat& chat : chats) {
     GenerationRequest request;
@@ -58,6 +76,12 @@ Result<std::vector<Completion>> LanguageSide::ask(std::span<const Chat> chats, c
     request.stop_token_ids = generation_config_.eos_token_id;
     requests.push_back(std::move(request));
   }
+  return run(requests, on_text);
+}
+
+Result<std::vector<Completion>> LanguageSide::run(std::span<const GenerationRequest> requests, const OnText& on_text) {
+  RETURN_IF_ERROR(check_requests(requests, checkpoint_config_.text));
+  RETURN_IF_ERROR(load());
   return engine_->run(requests, on_text);
 }
 

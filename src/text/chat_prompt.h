@@ -38,9 +38,8 @@ struct ChatTokens {
   std::int32_t im_end = 0;
   std::int32_t vision_start = 0;
   std::int32_t vision_end = 0;
-  std::int32_t image_pad =
-      0;  // the language layer checks these two against config.json's image_token_id, video_token_id
-  std::int32_t video_pad = 0;
+  std::int32_t image_pad = 0;
+  std::int32_t video_pad = 0;  // config.json names the last four too: check_tokenizer (language/) compares them
 };
 
 struct ChatTemplate {

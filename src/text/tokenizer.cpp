@@ -29,8 +29,19 @@ Result<Tokenizer> Tokenizer::load(const std::filesystem::path& dir_or_file) {
   std::error_code ignored;
   const bool folder = std::filesystem::is_directory(dir_or_file, ignored);
   const std::filesystem::path file = folder ? dir_or_file / "tokenizer.json" : dir_or_file;
-  ASSIGN_OR_RETURN(const std::string json, read_text_file(file, kMaxFile));
-  return parse(json, file.string());
+  const auto json = read_text_file(file, kMaxFile);
+  if (!json && json.error().code == Code::kNotFound) {
+    const std::filesystem::path folder_of = file.parent_path();
+    const bool parts = std::filesystem::exists(folder_of / "vocab.json", ignored) &&
+                       std::filesystem::exists(folder_of / "merges.txt", ignored);
+    return fail(
+        Code::kNotFound,
+        "{}: no such file. It holds the tokenizer's vocabulary, merges and added tokens, and is among the files "
+        "of the model's page on the hub{}",
+        file.string(), parts ? "; vocab.json and merges.txt, which are there, are not read without it" : "");
+  }
+  if (!json) return tl::unexpected<Error>(json.error());
+  return parse(*json, file.string());
 }
 
 Result<Tokenizer> Tokenizer::parse(std::string_view json, std::string source) {

@@ -281,12 +281,13 @@ Result<TokenizerParts> parse_tokenizer_json(std::string_view json, std::string s
 
   std::vector<std::pair<std::string, std::int32_t>> names;
   names.reserve(added.size());
-  for (const auto& token : added) names.emplace_back(token.content, token.id);
+  std::unordered_set<std::string_view> seen;
+  for (const auto& token : added) {
+    if (!seen.insert(token.content).second)
+      return fail(Code::kInvalidArgument, "{}: '{}' is there twice", token.field.where(), token.content);
+    names.emplace_back(token.content, token.id);
+  }
   std::sort(names.begin(), names.end());
-  const auto twice =
-      std::adjacent_find(names.begin(), names.end(), [](const auto& a, const auto& b) { return a.first == b.first; });
-  if (twice != names.end())
-    return fail(Code::kInvalidArgument, "{}: '{}' is there twice", added.front().field.where(), twice->first);
   return TokenizerParts{std::move(vocabulary), std::move(bpe), std::move(names), nfc, ignore_merges};
 }
 

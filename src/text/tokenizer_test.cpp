@@ -211,7 +211,9 @@ TEST(Tokenizer, ErrorsNameFileAndField) {
       {"added_tokens[0].rstrip", [](auto& j) { j["added_tokens"][0]["rstrip"] = true; }},
       {"added_tokens[0]", [](auto& j) { j["added_tokens"][0]["id"] = 256; }},
       {"added_tokens[1]", [](auto& j) { j["added_tokens"][1]["id"] = 300; }},
-      {"added_tokens", [](auto& j) { j["added_tokens"][1]["content"] = "<end>"; }},
+      {"added_tokens[1]", [](auto& j) { j["added_tokens"][1]["content"] = "<end>"; }},
+      {"added_tokens[2]",
+       [](auto& j) { j["added_tokens"].push_back({{"id", 299}, {"content", "<tool>"}, {"special", true}}); }},
       {"0x61", [](auto& j) { j["added_tokens"].push_back({{"id", 'a'}, {"content", "a"}}); }},
   };
   for (const auto& [field, breaks] : cases) {
@@ -240,7 +242,15 @@ TEST(Tokenizer, AbsentFile) {
   const auto absent = Tokenizer::load(source_dir() / "src");
   ASSERT_FALSE(absent);
   EXPECT_EQ(absent.error().code, Code::kNotFound);
-  EXPECT_THAT(absent.error().message, HasSubstr("src/tokenizer.json"));
+  EXPECT_THAT(absent.error().message, AllOf(HasSubstr("src/tokenizer.json: no such file"), HasSubstr("hub")));
+  EXPECT_THAT(absent.error().message, testing::Not(HasSubstr("vocab.json")));
+
+  // As old checkpoints come.
+  const TemporaryFolder folder;
+  folder.write("vocab.json", "{}");
+  folder.write("merges.txt", "");
+  EXPECT_THAT(Tokenizer::load(folder.path()).error().message,
+              AllOf(HasSubstr("/tokenizer.json: no such file"), HasSubstr("vocab.json and merges.txt")));
 }
 
 TEST(Tokenizer, ToytownVectors) {
