@@ -3,6 +3,7 @@
 
 usage: demo.py CHIASM [OPTION...]      CHIASM is the program; options go to every 'chiasm ask'
 """
+import json
 import os
 import pathlib
 import re
@@ -16,6 +17,19 @@ ASKED = [
     (["-i", "pair-0.png", "-i", "pair-1.png"], ["Which picture is snowy?"]),
     (["--video", *(f"video-frame-{i}.png" for i in range(4))], ["车往哪边开?"]),
 ]
+
+
+def kept(program, options):
+    """Whether asking once more finds every picture and video known."""
+    for pictures, _ in ASKED:
+        paths = [word if word.startswith("-") else str(EVAL / word) for word in pictures]
+        done = subprocess.run([program, "ask", *options, *paths, "--json", "--max-tokens", "1", "--", "?"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        if done.returncode != 0:
+            return False
+        answer = json.loads(done.stdout)
+        if any(seen["source"] == "encoded" for seen in answer["images"] + answer.get("videos", [])):
+            return False
+    return True
 
 
 def main():
@@ -43,10 +57,12 @@ def main():
             reused += int(part)
             prompt += int(whole)
     print()
-    if looks:
+    if looks and kept(program, options):
         print(f"The vision encoder looked {looks} times, {encode_ms:.0f} ms in all; what it saw is kept. Run ./dev demo again: it will not run.")
+    elif looks:
+        print(f"The vision encoder looked {looks} times, {encode_ms:.0f} ms in all; what it saw could not be kept: give --features DIR.")
     else:
-        print(f"The vision encoder did not run: what it once saw in these {known} pictures and videos was known, and its weights were not even read.")
+        print(f"The vision encoder did not run and was not loaded: what it once saw in these {known} pictures and videos was known.")
     print(f"{reused} of {prompt} prompt tokens were computed for another question and reused.")
     print(f"Try your own: {program} ask -i PICTURE \"Is it day or night?\"     All commands: {program} --help")
 

@@ -20,10 +20,13 @@ namespace {
 
 constexpr const char* kFooter =
     R"(Pictures stand before the question in one user message, videos after the pictures. All questions are answered at
-once: what they have in common (system text and pictures) is computed once. Sampling follows the model's
-generation_config.json where no option says otherwise.
+once: what they have in common (system text and pictures) is computed once. In a picture's place its feature file may
+be given, as chiasm encode writes it. Sampling follows the model's generation_config.json where no option says
+otherwise; that of the published models keeps the one most likely token (top_k 1), so more varied answers take
+--top-k 0 --top-p 1 beside a temperature.
 
-The frames of a video are the words after --video that name files; the first other word is a question.
+The frames of a video are the words after --video that name files; the first other word is a question. Questions that
+begin with '-' stand behind a '--' of its own. In --json, encode_ms counts decoding, resizing and encoding.
 
 Examples:
   chiasm ask -i street.jpg "How many cars are there?"
@@ -31,7 +34,7 @@ Examples:
   chiasm ask -i before.png -i after.png "Which picture shows night?"    two pictures, one question
   chiasm ask --video frame-*.png "Which way does the car move?"
   chiasm ask -i upload.jpg --logprobs 2 --json - < checks.txt           one question a line, for machines
-  chiasm ask -m Qwen2-VL-2B-Instruct -i a.jpg --temperature 0.7 --seed 1 "Describe the picture.")";
+  chiasm ask -m Qwen2-VL-2B-Instruct -i a.jpg --temperature 0.7 --top-k 0 --top-p 1 --seed 1 "Describe the picture.")";
 
 struct Options {
   ModelOption model;
@@ -39,7 +42,7 @@ struct Options {
   OutputOptions output;
   std::vector<std::string> images, questions;
   std::vector<std::size_t> videos;  // indices into the frame lists
-  std::string system;
+  std::optional<std::string> system;
   std::int64_t max_tokens = 256, logprobs = -1;
   std::optional<double> temperature, top_p, repetition_penalty;
   std::optional<std::int64_t> top_k;
@@ -77,9 +80,25 @@ SamplingParams sampling_of(const Options& options, const GenerationConfig& confi
   return out;
 }
 
-Chat chat_of(const std::string& system, const std::vector<LookedAt>& pictures, const std::string& question) {
+// Options that the others make void are not passed over in silence: generation_config.json decides what was not given.
+void warn_of_void_options(const Options& options, const SamplingParams& sampling, Console& console) {
+  const bool varied = options.temperature.value_or(0) > 0 || options.seed || options.top_p || options.top_k > 1;
+  if (!varied) return;
+  if (sampling.temperature == 0) {
+    if (!options.temperature)
+      console.warn("the model answers with the most likely tokens (do_sample false): add --temperature to sample");
+  } else if ((sampling.top_k == 1 && !options.top_k) || (sampling.top_p < 0.01 && !options.top_p)) {
+    console.warn(
+        fmt::format("the model's generation_config.json leaves hardly a choice of tokens (top_k {}, top_p {}): "
+                    "add --top-k 0 --top-p 1 to sample from all",
+                    sampling.top_k, sampling.top_p));
+  }
+}
+
+Chat chat_of(const std::optional<std::string>& system, const std::vector<LookedAt>& pictures,
+             const std::string& question) {
   Chat out;
-  if (!system.empty()) out.messages.push_back({"system", {ChatPart::of_text(system)}});
+  if (system) out.messages.push_back({"system", {ChatPart::of_text(*system)}});
   ChatMessage user{"user", {}};
   for (const LookedAt& picture : pictures) {
     user.parts.push_back(picture.input.video ? ChatPart::video() : ChatPart::image());
@@ -122,7 +141,9 @@ void print_answer(Console& console, const Tokenizer& tokenizer, const std::strin
   console.line("A  {}", console.strong(answer.text));
   console.line("   reused {} of {} prompt tokens, prefill {:.1f} ms, decode {:.1f} ms ({}{})", answer.cached_tokens,
                answer.prompt_tokens, answer.prefill_ms, answer.decode_ms, counted(answer.token_ids.size(), "token"),
-               answer.finish_reason == FinishReason::kLength ? ", cut at --max-tokens" : "");
+               answer.context_full                             ? ", cut: the model's context is full"
+               : answer.finish_reason == FinishReason::kLength ? ", cut at --max-tokens"
+                                                               : "");
   for (const Logprobs& token : answer.logprobs) {
     std::string rest;
     for (const TokenLogprob& other : token.top)
@@ -156,6 +177,12 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
   if (options.images.empty() && options.videos.empty())
     return console.usage(
         "no picture was given: name one with -i PICTURE, or the frames of a video with --video FRAME...");
+  if (const Status sound = check_frame_lists(frames); !sound) return console.usage(sound.error().message);
+  for (const std::string& question : options.questions) {
+    std::error_code error;
+    if (std::filesystem::is_regular_file(question, error))
+      console.warn(fmt::format("'{}' is a file, and is asked as a question: every picture needs an -i", question));
+  }
   const std::vector<std::string> questions = all_questions(options.questions);
   if (questions.empty())
     return console.usage("no question was given: write it behind the pictures, or pipe in one question a line");
@@ -164,10 +191,21 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
 
   const Result<std::filesystem::path> model = model_folder(options.model);
   if (!model) return console.fault(model.error());
-  // Costs headers only, and a folder that cannot answer is found before time is spent on pictures.
-  if (const auto language = Checkpoint::open(*model, Role::kLanguage); !language)
-    return console.fault(language.error());
   ThreadPool threads(options.threads);
+  // Costs no weights, and a folder that cannot answer is found before time is spent on pictures.
+  LanguageSideOptions side_options;
+  side_options.model = *model;
+  side_options.engine.share_prefix = !options.no_share_prefix;
+  side_options.on_warning = [&console](std::string_view message) { console.warn(message); };
+  side_options.on_load = progress_of_loading(console, "the language model");
+  console.progress("reading the configuration and the tokenizer");
+  const Result<std::unique_ptr<LanguageSide>> side = LanguageSide::open(side_options, threads);
+  if (!side) return console.fault(side.error());
+  AnswerOptions answer_options;
+  answer_options.sampling = sampling_of(options, (*side)->generation_config());
+  answer_options.max_tokens = options.max_tokens;
+  answer_options.logprobs = options.logprobs;
+  warn_of_void_options(options, answer_options.sampling, console);
   const Result<std::vector<LookedAt>> pictures = look_at_all(*model, options, frames, threads, console);
   if (!pictures) return console.fault(pictures.error());
   if (!options.output.json) {
@@ -175,19 +213,9 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
       console.line("{}: {}", console.strong(picture.input.name()), describe(picture));
   }
 
-  console.progress("loading the language model");
-  LanguageSideOptions side_options;
-  side_options.model = *model;
-  side_options.engine.share_prefix = !options.no_share_prefix;
-  const Result<std::unique_ptr<LanguageSide>> side = LanguageSide::open(side_options, threads);
-  if (!side) return console.fault(side.error());
   std::vector<Chat> chats;
   chats.reserve(questions.size());
   for (const std::string& question : questions) chats.push_back(chat_of(options.system, *pictures, question));
-  AnswerOptions answer_options;
-  answer_options.sampling = sampling_of(options, (*side)->generation_config());
-  answer_options.max_tokens = options.max_tokens;
-  answer_options.logprobs = options.logprobs;
   console.progress(fmt::format("answering {}", counted(questions.size(), "question")));
   const Stopwatch watch;
   std::size_t characters = 0;
@@ -230,33 +258,31 @@ Command add_ask(CLI::App& program, const FrameLists& frames) {
   app->add_option("-i,--image", options->images, "A picture: JPEG, PNG, WebP, GIF or BMP. Again for more")
       ->type_name("PICTURE")
       ->allow_extra_args(false);
-  app->add_option("--video", options->videos, "The frames of a video, in order. Again for more")
-      ->type_name("FRAME")
-      ->allow_extra_args(false);
-  app->add_option("question", options->questions,
-                  "What to ask; '-' or nothing: one question a line from standard input")
+  add_video_option(*app, options->videos);
+  add_words(*app, "question", options->questions,
+            "What to ask; '-' or nothing: one question a line from standard input")
       ->type_name("TEXT");
-  app->add_option("--system", options->system, "System text instead of the model's own")->type_name("TEXT");
-  app->add_option("--max-tokens", options->max_tokens, "Longest answer, in tokens (default: 256)")
-      ->type_name("N")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20).description(""));
-  app->add_option("--temperature", options->temperature, "0: always the most likely token; higher: more varied")
-      ->type_name("X")
-      ->check(CLI::Range(0.0, 100.0).description(""));
-  app->add_option("--top-k", options->top_k, "Sample from the K most likely tokens (0: all)")
-      ->type_name("K")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 31).description(""));
-  app->add_option("--top-p", options->top_p, "Sample from the likeliest tokens that together reach this probability")
-      ->type_name("X")
-      ->check(CLI::Range(0.0, 1.0).description(""));
-  app->add_option("--repetition-penalty", options->repetition_penalty, "Above 1: tokens used before become less likely")
-      ->type_name("X")
-      ->check(CLI::Validator(CLI::PositiveNumber).description(""));
-  app->add_option("--seed", options->seed, "Of the random numbers; the same seed gives the same answer (default: 0)")
-      ->type_name("N");
-  app->add_option("--logprobs", options->logprobs, "Log-probability of each token, and of the N most likely ones")
-      ->type_name("N")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{100}).description(""));
+  app->add_option("--system", options->system, "System text instead of the model's own; may be empty")
+      ->type_name("TEXT");
+  expect_whole(app->add_option("--max-tokens", options->max_tokens, "Longest answer, in tokens (default: 256)"), 1,
+               1 << 20);
+  expect_number(
+      app->add_option("--temperature", options->temperature, "0: always the most likely token; higher: more varied"),
+      "a number from 0 to 100", [](double x) { return x >= 0 && x <= 100; });
+  expect_whole(app->add_option("--top-k", options->top_k, "Sample from the N most likely tokens (0: all)"), 0,
+               1ULL << 31);
+  expect_number(app->add_option("--top-p", options->top_p,
+                                "Sample from the likeliest tokens that together reach this probability"),
+                "a number above 0 and at most 1", [](double x) { return x > 0 && x <= 1; });
+  expect_number(app->add_option("--repetition-penalty", options->repetition_penalty,
+                                "Above 1: tokens used before become less likely"),
+                "a number above 0 and at most 100", [](double x) { return x > 0 && x <= 100; });
+  expect_whole(app->add_option("--seed", options->seed,
+                               "Of the random numbers; the same seed gives the same answer (default: 0)"),
+               0, UINT64_MAX);
+  expect_whole(
+      app->add_option("--logprobs", options->logprobs, "Log-probability of each token, and of the N most likely ones"),
+      0, 100);
   app->add_flag("--no-share-prefix", options->no_share_prefix, "Compute every question from its start, for comparison");
   add_picture_options(*app, options->pictures, "$XDG_CACHE_HOME/chiasm/features");
   add_threads_option(*app, options->threads);

@@ -113,15 +113,14 @@ Command add_compare(CLI::App& program) {
   const auto options = std::make_shared<Options>();
   CLI::App* app = program.add_subcommand("compare", "Say how far two feature files lie apart");
   app->footer(kFooter);
-  app->add_option("a", options->a, "The reference")->type_name("A")->required();
-  app->add_option("b", options->b, "What is compared with it")->type_name("B")->required();
-  app->add_option("--tolerance", options->tolerance,
-                  "Largest relative L2, |a - b| / |a| (default: by the files' types)")
-      ->type_name("X")
-      ->check(CLI::Validator(CLI::NonNegativeNumber).description(""));
-  app->add_option("--max-abs", options->max_abs, "Largest difference of one value (default: any)")
-      ->type_name("X")
-      ->check(CLI::Validator(CLI::NonNegativeNumber).description(""));
+  add_word(*app, "a", options->a, "The reference")->type_name("A")->required();
+  add_word(*app, "b", options->b, "What is compared with it")->type_name("B")->required();
+  const auto not_negative = [](double x) { return x >= 0; };
+  expect_number(app->add_option("--tolerance", options->tolerance,
+                                "Largest relative L2, |a - b| / |a| (default: by the files' types)"),
+                "a number of at least 0", not_negative);
+  expect_number(app->add_option("--max-abs", options->max_abs, "Largest difference of one value (default: any)"),
+                "a number of at least 0", not_negative);
   add_output_options(*app, options->output, "One JSON object: max_abs, relative_l2, cosine, tolerance, within, ...");
   return {app, [options](Console& console) { return run(*options, console); }};
 }

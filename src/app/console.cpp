@@ -38,9 +38,11 @@ Console::Console(std::string command)
 
 void Console::print(std::string_view text) {
   clear_progress();
-  while (!text.empty()) {
+  while (!text.empty() && !reader_left_) {
     const ssize_t n = ::write(STDOUT_FILENO, text.data(), text.size());
     if (n < 0 && errno == EINTR) continue;
+    reader_left_ = n < 0 && errno == EPIPE;
+    if (reader_left_) return;
     if (n < 0) throw OutputLost{errno};
     text.remove_prefix(static_cast<std::size_t>(n));
   }
@@ -66,9 +68,10 @@ int Console::usage(std::string_view message) {
 
 void Console::progress(std::string_view text) {
   if (!progress_on_) return;
+  progress_text_ = text;
   winsize size{};
   const bool known = ::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
-  const std::string line = fmt::format("\r\x1b[K{}", fitting(text, known ? size.ws_col - 1U : 79U));
+  const std::string line = fmt::format("\r\x1b[K{}", fitting(progress_text_, known ? size.ws_col - 1U : 79U));
   std::fwrite(line.data(), 1, line.size(), stderr);
   std::fflush(stderr);
   progress_shown_ = true;

@@ -1,6 +1,7 @@
 // What a command says: results on stdout, messages and progress on stderr.
 //
-// Results are written at once and checked: a reader that left ends the program quietly, a full disk is an error.
+// Results are written at once and checked: when the reader has left (chiasm compare A B | head -1) the rest is not
+// written, but the work and its exit code are what they would have been; a full disk is an error.
 // Progress is one line, on a terminal only. Thread contract: the main thread.
 #pragma once
 
@@ -21,7 +22,7 @@ inline constexpr int kExitDrift = 3;  // compare: beyond the tolerance
 
 // Thrown when stdout cannot be written; main turns it into an exit code.
 struct OutputLost {
-  int error = 0;  // errno; EPIPE: the reader left
+  int error = 0;  // errno
 };
 
 class Console {
@@ -47,6 +48,7 @@ class Console {
   void be_quiet() { progress_on_ = false; }
   // Replaces the progress line.
   void progress(std::string_view text);
+  const std::string& progress_text() const { return progress_text_; }
   void clear_progress();
 
   // Bold on a terminal, unless NO_COLOR says otherwise.
@@ -57,6 +59,8 @@ class Console {
 
   const std::string command_;
   bool progress_on_ = false, progress_shown_ = false, styled_ = false;
+  bool reader_left_ = false;
+  std::string progress_text_;
 };
 
 // "1 question", "2 questions".

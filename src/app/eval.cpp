@@ -118,14 +118,15 @@ Status replay(const EvalItem& item, VisionSide& vision, const VisionSideOptions&
 Result<Tally> replay_all(const std::vector<EvalItem>& items, const std::filesystem::path& model, const Options& options,
                          Console& console) {
   PictureOptions pictures = options.pictures;
-  if (pictures.features.empty()) pictures.features = "none";
+  if (!pictures.features) pictures.features = "none";
   ThreadPool threads(options.threads);
   ASSIGN_OR_RETURN(const VisionSideOptions side_options, vision_options(model, pictures, console));
   console.progress("reading the configuration and the vision digest");
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> vision, VisionSide::open(side_options, threads));
-  console.progress("loading the language model");
   LanguageSideOptions language_options;
   language_options.model = model;
+  language_options.on_warning = [&console](std::string_view message) { console.warn(message); };
+  language_options.on_load = progress_of_loading(console, "the language model");
   ASSIGN_OR_RETURN(const std::unique_ptr<LanguageSide> language, LanguageSide::open(language_options, threads));
   Tally out;
   for (std::size_t i = 0; i < items.size(); ++i) {

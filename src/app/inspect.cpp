@@ -1,9 +1,12 @@
 // chiasm inspect: what a checkpoint folder or a feature file is.
 #include "app/inspect.h"
 
+#include <cerrno>
+#include <cstring>
 #include <memory>
 
 #include <CLI/CLI.hpp>
+#include <unistd.h>
 
 #include "app/command.h"
 #include "app/options.h"
@@ -33,8 +36,12 @@ int run(const Options& options, Console& console) {
   if (options.output.json || options.output.quiet) console.be_quiet();
   const fs::path path(options.path);
   std::error_code error;
-  if (!fs::exists(path, error))
-    return console.fault({Code::kNotFound, fmt::format("'{}' does not exist", options.path)});
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status))
+    return console.fault(
+        {Code::kNotFound, fmt::format("'{}': {}", options.path, error ? error.message() : "does not exist")});
+  if (fs::is_regular_file(status) && ::access(path.c_str(), R_OK) != 0)
+    return console.fault({Code::kInvalidArgument, fmt::format("'{}': {}", options.path, std::strerror(errno))});
   const InspectOptions what{options.output.json, options.tensors};
   if (fs::is_directory(path, error)) return inspect_checkpoint(path, what, console);
   if (looks_like_feature_file(path)) return inspect_feature(path, what, console);
@@ -50,7 +57,7 @@ Command add_inspect(CLI::App& program) {
   const auto options = std::make_shared<Options>();
   CLI::App* app = program.add_subcommand("inspect", "Describe a checkpoint folder or a feature file");
   app->footer(kFooter);
-  app->add_option("path", options->path, "Checkpoint folder (whole, vision or language) or feature file")
+  add_word(*app, "path", options->path, "Checkpoint folder (whole, vision or language) or feature file")
       ->type_name("PATH")
       ->required();
   app->add_flag("--tensors", options->tensors, "Every tensor by name instead of one line for all layers");

@@ -108,16 +108,15 @@ Result<Summary> read_summary(const fs::path& dir) {
   }
   if (has_language) {
     ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir, Role::kLanguage));
+    out.config.text = checkpoint.config().text;  // with what the tensors say about a tied lm_head
     ASSIGN_OR_RETURN(out.language, summarize(checkpoint));
   }
   if (!has_vision && !has_language)
     return fail(Code::kFailedPrecondition, "{}: the weight files hold neither vision nor language tensors",
                 dir.string());
   out.kind = has_vision && has_language ? "checkpoint" : has_vision ? "vision" : "language";
-  std::error_code error;
-  if (fs::exists(dir / "preprocessor_config.json", error)) {
-    ASSIGN_OR_RETURN(out.preprocessor, load_preprocessor_config(dir));
-  }
+  ASSIGN_OR_RETURN(std::optional<PreprocessorFile> preprocessor, find_preprocessor_config(dir));
+  if (preprocessor) out.preprocessor = std::move(preprocessor->config);
   ASSIGN_OR_RETURN(out.vision_digest, vision_digest_of(dir));
   return out;
 }
@@ -204,6 +203,9 @@ void print_text(Console& console, const fs::path& dir, const Summary& summary, c
     console.line("pictures           {} to {} pixels, patches of {} x {}, {} x {} patches a feature row",
                  summary.preprocessor->min_pixels, summary.preprocessor->max_pixels, eye.patch_size, eye.patch_size,
                  eye.spatial_merge_size, eye.spatial_merge_size);
+  } else if (summary.vision) {
+    console.line(
+        "pictures           none can be looked at: preprocessor_config.json (or processor_config.json) is absent");
   }
   if (!summary.config.unread_fields.empty()) {
     std::string fields;

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include <CLI/CLI.hpp>
 
@@ -33,7 +34,8 @@ Exit codes:
   0  success
   1  the input or the model is at fault: the message says how
   2  wrong usage
-  3  compare: the drift is beyond the tolerance)";
+  3  compare: the drift is beyond the tolerance
+  130, 143  stopped by Ctrl-C or a request to end)";
 
 // The subcommand that was being parsed, for messages.
 std::string parsed_name(const CLI::App& program) {
@@ -48,15 +50,15 @@ int run(int argc, char** argv) {
   program.get_formatter()->column_width(28);
   program.fallthrough(false);
   FrameLists frames;
-  const std::vector<Command> commands{add_ask(program, frames), add_encode(program), add_inspect(program),
-                                      add_compare(program),     add_split(program),  add_eval(program)};
+  const std::vector<Command> commands{add_ask(program, frames), add_encode(program, frames), add_inspect(program),
+                                      add_compare(program),     add_split(program),          add_eval(program)};
 
-  std::vector<std::string> words(argv + 1, argv + argc);
+  std::vector<std::string> words = mark_plain_words({argv + 1, argv + argc});
   if (words.empty()) {
     Console("chiasm").usage("no command was given: ask, encode, inspect, compare, split or eval");
     return kExitUsage;
   }
-  if (words.front() == "ask") words = take_frame_lists(std::move(words), frames);
+  if (words.front() == "ask" || words.front() == "encode") words = take_frame_lists(std::move(words), frames);
   try {
     std::reverse(words.begin(), words.end());  // as CLI11 wants them
     program.parse(std::move(words));
@@ -81,16 +83,19 @@ int run(int argc, char** argv) {
 }  // namespace chiasm
 
 int main(int argc, char** argv) {
-  // A reader that leaves (chiasm inspect ... | head) shows as an error of write.
+  // A reader that leaves (chiasm inspect ... | head) shows as an error of write, which the console takes.
   std::signal(SIGPIPE, SIG_IGN);
   try {
     return chiasm::run(argc, argv);
   } catch (const chiasm::OutputLost& lost) {
-    if (lost.error == EPIPE) return chiasm::kExitSuccess;
     return chiasm::Console("chiasm").fault(
         {chiasm::Code::kUnavailable, fmt::format("cannot write to standard output: {}", std::strerror(lost.error))});
   } catch (const std::bad_alloc&) {
     return chiasm::Console("chiasm").fault({chiasm::Code::kResourceExhausted, "out of memory"});
+  } catch (const std::system_error& error) {  // threads, above all
+    return chiasm::Console("chiasm").fault(
+        {chiasm::Code::kResourceExhausted,
+         fmt::format("the system refuses what the program needs: {} (fewer --threads may help)", error.what())});
   } catch (const std::exception& error) {
     return chiasm::Console("chiasm").fault(
         {chiasm::Code::kInternal, fmt::format("unexpected failure, please report it: {}", error.what())});

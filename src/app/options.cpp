@@ -1,5 +1,6 @@
 #include "app/options.h"
 
+#include <charconv>
 #include <cstdlib>
 #include <limits>
 #include <utility>
@@ -37,6 +38,15 @@ void add_model_option(CLI::App& app, ModelOption& option) {
                  "Checkpoint folder, as published on the hub or written by 'chiasm split'.\nElse the environment "
                  "variable CHIASM_MODEL, else the demo model")
       ->type_name("DIR");
+  expect_something(app.get_option("--model"));
+}
+
+Result<fs::path> checkpoint_folder(const std::string& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) return fail(Code::kNotFound, "model folder '{}' does not exist", path);
+  if (!fs::is_directory(path, error))
+    return fail(Code::kNotFound, "model '{}' is a file, not a checkpoint folder: name the folder it lies in", path);
+  return fs::path(path);
 }
 
 Result<fs::path> model_folder(const ModelOption& option) {
@@ -67,18 +77,57 @@ void add_picture_options(CLI::App& app, PictureOptions& options, const std::stri
   app.add_option("--features", options.features,
                  "Folder that keeps the features of known pictures, or none\n(default: " + default_features + ")")
       ->type_name("DIR|none");
-  const CLI::Validator positive = CLI::Range(std::int64_t{1}, std::numeric_limits<std::int64_t>::max()).description("");
-  app.add_option("--min-pixels", options.min_pixels, "Enlarge smaller pictures to N pixels (default: the model's)")
-      ->type_name("N")
-      ->check(positive);
-  app.add_option("--max-pixels", options.max_pixels, "Shrink larger pictures to N pixels (default: the model's)")
-      ->type_name("N")
-      ->check(positive);
+  expect_something(app.get_option("--features"));
+  app.add_option("--features-size", options.features_size,
+                 "Keep at most so many bytes of features, as in 500MB or 10GiB;\nthe least recently used go first "
+                 "(default: 10GiB)")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(true).description(""));
+  constexpr auto kLargest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  expect_whole(
+      app.add_option("--min-pixels", options.min_pixels, "Enlarge smaller pictures to N pixels (default: the model's)"),
+      1, kLargest);
+  expect_whole(
+      app.add_option("--max-pixels", options.max_pixels, "Shrink larger pictures to N pixels (default: the model's)"),
+      1, kLargest);
+  expect_whole(app.add_option("--max-megapixels", options.max_megapixels,
+                              "Refuse files of pictures with more than N million pixels (default: 64)"),
+               1, 100'000);
+}
+
+void expect_whole(CLI::Option* option, std::uint64_t low, std::uint64_t high) {
+  option->type_name("N")->transform(CLI::Validator(
+      [low, high](std::string& text) -> std::string {
+        std::uint64_t value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error != std::errc() || end != text.data() + text.size() || value < low || value > high)
+          return fmt::format("expected a whole number from {} to {}, got '{}'", low, high, text);
+        text = std::to_string(value);
+        return {};
+      },
+      ""));
+}
+
+void expect_number(CLI::Option* option, const std::string& what, bool (*good)(double)) {
+  option->type_name("X")->check(CLI::Validator(
+      [what, good](std::string& text) -> std::string {
+        double value = 0;
+        const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+        if (error == std::errc() && end == text.data() + text.size() && good(value)) return {};
+        return fmt::format("expected {}, got '{}'", what, text);
+      },
+      ""));
+}
+
+void expect_something(CLI::Option* option) {
+  option->check(CLI::Validator(
+      [](std::string& text) { return text.empty() ? std::string("expected a word, got an empty one") : std::string(); },
+      ""));
 }
 
 Result<std::optional<fs::path>> features_folder(const PictureOptions& options) {
   if (options.features == "none") return std::nullopt;
-  fs::path out = options.features;
+  fs::path out = options.features.value_or("");
   if (out.empty()) {
     // The XDG base directory specification has relative paths ignored.
     const fs::path cache = environment("XDG_CACHE_HOME"), home = environment("HOME");
@@ -97,21 +146,32 @@ Result<std::optional<fs::path>> features_folder(const PictureOptions& options) {
   return out;
 }
 
+std::function<void(bool)> progress_of_loading(Console& console, std::string what) {
+  return [&console, what = std::move(what), before = std::string()](bool loaded) mutable {
+    if (!loaded) before = console.progress_text();
+    console.progress(loaded ? before : "loading " + what);
+  };
+}
+
 Result<VisionSideOptions> vision_options(const fs::path& model, const PictureOptions& options, Console& console) {
   VisionSideOptions out;
   out.model = model;
   ASSIGN_OR_RETURN(out.features, features_folder(options));
+  if (!out.features && !options.features)
+    console.warn("neither XDG_CACHE_HOME nor HOME is set: what is seen will not be kept (--features DIR keeps it)");
+  out.disk_bytes = options.features_size.value_or(out.disk_bytes);
+  if (options.max_megapixels) out.limits.max_pixels = static_cast<std::uint64_t>(*options.max_megapixels) * 1'000'000;
   out.min_pixels = options.min_pixels;
   out.max_pixels = options.max_pixels;
   out.on_warning = [&console](std::string_view message) { console.warn(message); };
-  out.on_load = [&console] { console.progress("loading the vision encoder"); };
+  out.on_load = progress_of_loading(console, "the vision encoder");
   return out;
 }
 
 void add_threads_option(CLI::App& app, int& threads) {
-  app.add_option("--threads", threads, "Threads to compute with (default: all cores); results do not depend on it")
-      ->type_name("N")
-      ->check(CLI::Range(1, 1024).description(""));
+  expect_whole(
+      app.add_option("--threads", threads, "Threads to compute with (default: all cores); results do not depend on it"),
+      1, 1024);
 }
 
 void add_output_options(CLI::App& app, OutputOptions& options, const std::string& what_json_prints) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 
@@ -13,7 +14,8 @@
 
 namespace CLI {  // NOLINT(readability-identifier-naming): the library says it so
 class App;
-}
+class Option;
+}  // namespace CLI
 
 namespace chiasm {
 
@@ -26,10 +28,13 @@ void add_model_option(CLI::App& app, ModelOption& option);
 
 // -m, else CHIASM_MODEL, else the demo model beside the program. kNotFound, naming the three, where it is no folder.
 Result<std::filesystem::path> model_folder(const ModelOption& option);
+// The same for a command whose model is an argument of its own.
+Result<std::filesystem::path> checkpoint_folder(const std::string& path);
 
 struct PictureOptions {
-  std::string features;  // a folder, or "none"; empty: the user's cache folder
-  std::optional<std::int64_t> min_pixels, max_pixels;
+  std::optional<std::string> features;  // a folder, or "none"; else the user's cache folder
+  std::optional<std::uint64_t> features_size;
+  std::optional<std::int64_t> min_pixels, max_pixels, max_megapixels;
 };
 // `default_features` is what --help calls the default; it is not set here.
 void add_picture_options(CLI::App& app, PictureOptions& options, const std::string& default_features);
@@ -38,9 +43,19 @@ void add_picture_options(CLI::App& app, PictureOptions& options, const std::stri
 // kInvalidArgument where something that is no folder has that name.
 Result<std::optional<std::filesystem::path>> features_folder(const PictureOptions& options);
 
+// For on_load of the two sides: says what is being loaded, then again what it was being loaded for.
+std::function<void(bool loaded)> progress_of_loading(Console& console, std::string what);
+
 // What VisionSide wants; progress and warnings go to the console, which must outlive it.
 Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const PictureOptions& options,
                                          Console& console);
+
+// For options that take a number: what is none (nan too) or outside is wrong usage, and the message says what is
+// expected. Whole numbers are decimal, whatever they begin with.
+void expect_whole(CLI::Option* option, std::uint64_t low, std::uint64_t high);
+void expect_number(CLI::Option* option, const std::string& what, bool (*good)(double));
+// A word that may not be empty: "$UNSET" must not stand for the default.
+void expect_something(CLI::Option* option);
 
 void add_threads_option(CLI::App& app, int& threads);
 

@@ -11,7 +11,7 @@
 
 namespace chiasm {
 
-// One picture (one path) or one video (its frames).
+// One picture (one path) or one video (its frames); or the one feature file that either became.
 struct PictureInput {
   std::vector<std::string> paths;
   bool video = false;
@@ -25,7 +25,8 @@ struct LookedAt {
   double encode_ms() const { return seen.times.total_ms(); }
 };
 
-// Errors name the file, and say what to do where the model folder has no vision encoder.
+// A feature file is taken as it is. Errors name the file, and say what to do where the model folder has no vision
+// encoder: whether other weights or other pixel limits made what is kept of the picture.
 Result<LookedAt> look_at(VisionSide& side, const VisionSideOptions& options, PictureInput input);
 
 // "grid 1x14x20, 70 rows; looked at in 31.2 ms (decode 3.1, resize 1.2, patchify 0.4, encode 26.5)"

@@ -7,6 +7,7 @@
 
 #include "app/command.h"
 #include "app/console.h"
+#include "app/interrupt.h"
 #include "app/options.h"
 #include "app/pictures.h"
 #include "models/checkpoint.h"
@@ -30,16 +31,22 @@ struct Options {
 
 int run(const Options& options, Console& console) {
   if (options.output.json || options.output.quiet) console.be_quiet();
-  const Result<std::filesystem::path> model = model_folder({options.model});
+  const Result<std::filesystem::path> model = checkpoint_folder(options.model);
   if (!model) return console.fault(model.error());
   const std::filesystem::path out(options.out);
   std::uint64_t total = 0;
-  const Status done = split_checkpoint(*model, out, [&](std::uint64_t at, std::uint64_t of) {
+  const auto tell = [&](std::uint64_t at, std::uint64_t of) {
     total = of;
     console.progress(fmt::format("writing {} of {}", readable_bytes(static_cast<double>(at)),
                                  readable_bytes(static_cast<double>(of))));
-  });
-  if (!done) return console.fault(done.error());
+  };
+  constexpr std::uint64_t kShard = 2ULL << 30;
+  const Interrupt interrupt;
+  const Status done = split_checkpoint(*model, out, tell, kShard, &Interrupt::requested());
+  if (!done) {
+    console.fault(done.error());
+    return done.error().code == Code::kCancelled ? Interrupt::exit_code() : kExitFault;
+  }
   const Result<Digest> digest = vision_digest_of(out / "language");
   if (!digest) return console.fault(digest.error());
   if (options.output.json) {
@@ -62,8 +69,8 @@ Command add_split(CLI::App& program) {
   const auto options = std::make_shared<Options>();
   CLI::App* app = program.add_subcommand("split", "Divide a checkpoint into a vision and a language folder");
   app->footer(kFooter);
-  app->add_option("model", options->model, "Checkpoint folder")->type_name("MODEL")->required();
-  app->add_option("out", options->out, "Folder to make")->type_name("OUT")->required();
+  add_word(*app, "model", options->model, "Checkpoint folder")->type_name("MODEL")->required();
+  add_word(*app, "out", options->out, "Folder to make")->type_name("OUT")->required();
   add_output_options(*app, options->output, "One JSON object: vision, language, vision_digest, bytes");
   return {app, [options](Console& console) { return run(*options, console); }};
 }

@@ -16,18 +16,26 @@ PatchifyOptions patchify_options(const PreprocessorConfig& config) {
   return {config.patch_size, config.temporal_patch_size, config.merge_size, config.image_mean, config.image_std};
 }
 
+// Of a video, the error says which frame; frames count from 1.
+tl::unexpected<Error> in_frame(std::size_t i, PictureFiles files, const Error& error) {
+  if (files.size() == 1) return tl::unexpected(error);
+  return fail_in(fmt::format("frame {} of {}", i + 1, files.size()), error);
+}
+
 }  // namespace
 
 Result<PicturePlan> Encoder::plan(PictureFiles files) const {
   if (files.empty()) return fail(Code::kInvalidArgument, "expected a picture or the frames of a video, got no file");
   ImageSize size;
   for (std::size_t i = 0; i < files.size(); ++i) {
-    ASSIGN_OR_RETURN(const ImageInfo info, probe(files[i], stats_));
+    const Result<ImageInfo> probed = probe(files[i], stats_);
+    if (!probed) return in_frame(i, files, probed.error());
+    const ImageInfo& info = *probed;
     if (i == 0) size = info.size;
     if (info.size != size)
       return fail(Code::kInvalidArgument,
-                  "frames of one video must be of one size: frame 0 is {} x {}, frame {} is {} x {}", size.width,
-                  size.height, i, info.size.width, info.size.height);
+                  "frames of one video must be of one size: frame 1 is {} x {}, frame {} is {} x {}", size.width,
+                  size.height, i + 1, info.size.width, info.size.height);
   }
   PicturePlan out;
   ASSIGN_OR_RETURN(out.target, layout_.target_size({size.height, size.width}, preprocessor_));
@@ -38,11 +46,12 @@ Result<PicturePlan> Encoder::plan(PictureFiles files) const {
 
 Result<Matrix> Encoder::pixel_values(PictureFiles files, const PicturePlan& plan, EncodeTimes& times) const {
   std::vector<Image> frames;
-  for (const auto& file : files) {
+  for (std::size_t i = 0; i < files.size(); ++i) {
     Stopwatch watch;
-    ASSIGN_OR_RETURN(const Image image, decode(file, limits_, stats_));
+    const Result<Image> image = decode(files[i], limits_, stats_);
+    if (!image) return in_frame(i, files, image.error());
     times.decode_ms += watch.lap();
-    ASSIGN_OR_RETURN(Image resized, resize_bicubic(image, {plan.target.width, plan.target.height}, &threads_));
+    ASSIGN_OR_RETURN(Image resized, resize_bicubic(*image, {plan.target.width, plan.target.height}, &threads_));
     times.resize_ms += watch.lap();
     frames.push_back(std::move(resized));
   }

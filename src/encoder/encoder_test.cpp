@@ -82,7 +82,7 @@ TEST_F(EncoderTest, AVideoIsItsFramePairs) {
 TEST_F(EncoderTest, BadInputIsNamed) {
   EXPECT_THAT(encoder_.encode({}).error().message, HasSubstr("no file"));
   const std::vector<std::span<const std::byte>> mixed{file("scene-00.png"), file("scene-16.png")};
-  EXPECT_THAT(encoder_.encode(mixed).error().message, HasSubstr("frame 1 is 448 x 448"));
+  EXPECT_THAT(encoder_.encode(mixed).error().message, HasSubstr("frame 2 is 448 x 448"));
   const std::vector<std::byte> noise(100, std::byte{7});
   const std::vector<std::span<const std::byte>> foreign{noise};
   EXPECT_FALSE(encoder_.encode(foreign).has_value());

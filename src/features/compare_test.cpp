@@ -10,7 +10,6 @@
 namespace chiasm {
 namespace {
 
-using namespace testing_features;
 using ::testing::HasSubstr;
 
 TEST(Drift, ByHand) {

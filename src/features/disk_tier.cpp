@@ -120,6 +120,16 @@ std::shared_ptr<const Feature> DiskTier::get(const FeatureId& id, FeatureExpecta
   return feature;
 }
 
+std::vector<FeatureMeta> DiskTier::kin_of(const Digest& image_digest) const {
+  std::vector<FeatureMeta> out;
+  walk(options_.dir, [&](const fs::path& path, std::string_view folder, std::string_view name) {
+    if (!is_feature_name(name, folder)) return;
+    auto meta = load_feature_meta(path);
+    if (meta && meta->image_digest == image_digest) out.push_back(std::move(*meta));
+  });
+  return out;
+}
+
 Status DiskTier::put(const Feature& feature) {
   auto status = publish(feature);
   if (!status) warn(fmt::format("feature file not written: {}", status.error().message));

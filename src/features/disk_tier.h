@@ -13,6 +13,7 @@
 #include <memory>
 #include <mutex>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "features/feature.h"
@@ -54,6 +55,10 @@ class DiskTier {
   // first put and after each sixteenth of the budget written, so P processes that write at once may together exceed it
   // by P/16 for a while. An error (disk full, a value that F16 cannot hold) is counted; the caller may go on without.
   Status put(const Feature& feature);
+
+  // What is kept of the same picture under other names: looked at by other weights, or at another size. Reads the
+  // beginning of every file of the folder, so it is for saying why a picture is not known, not for finding one.
+  std::vector<FeatureMeta> kin_of(const Digest& image_digest) const;
 
   std::filesystem::path path_of(const FeatureId& id) const;
   const DiskTierOptions& options() const { return options_; }

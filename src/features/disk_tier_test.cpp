@@ -15,7 +15,6 @@
 namespace chiasm {
 namespace {
 
-using namespace testing_features;
 using namespace std::chrono_literals;
 namespace fs = std::filesystem;
 
@@ -43,6 +42,27 @@ std::uint64_t bytes_in(const fs::path& dir) {
   std::uint64_t out = 0;
   for (const auto& path : files_in(dir)) out += fs::file_size(path);
   return out;
+}
+
+TEST(DiskTier, KinIsTheSamePictureUnderOtherNames) {
+  const TemporaryFolder folder;
+  DiskTier tier({.dir = folder.path()});
+  const FeatureKey key = sample_key(1);
+  EXPECT_TRUE(tier.kin_of(key.image_digest).empty());
+  for (const std::string_view weights : {"one", "two"}) {
+    FeatureKey seen = key;
+    seen.vision_digest = digest_of(bytes_of(weights));
+    seen.id = FeatureId{digest_of(bytes_of(weights))};
+    ASSERT_TRUE(tier.put(make_feature(seen, {1, 4, 6}, "other", Matrix(sample_feature(1).rows))).has_value());
+  }
+  ASSERT_TRUE(tier.put(sample_feature(2)).has_value());
+  write_bytes(tier.path_of(sample_key(3).id), bytes_of("no feature"));
+  std::set<std::string> found;
+  for (const FeatureMeta& meta : tier.kin_of(key.image_digest)) {
+    EXPECT_EQ(meta.image_digest, key.image_digest);
+    found.insert(meta.vision_digest.hex());
+  }
+  EXPECT_EQ(found, (std::set{digest_of(bytes_of("one")).hex(), digest_of(bytes_of("two")).hex()}));
 }
 
 TEST(DiskTier, StoresUnderItsId) {

@@ -69,8 +69,10 @@ std::optional<std::array<std::int64_t, 3>> parse_grid(std::string_view text) {
   for (std::size_t i = 0; i < 3; ++i) {
     const std::size_t comma = i < 2 ? text.find(',') : text.size();
     if (comma == std::string_view::npos || comma == 0 || text[0] < '1' || text[0] > '9') return std::nullopt;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + comma, grid[i]);
-    if (error != std::errc() || end != text.data() + comma) return std::nullopt;
+    const char* const begin = text.data();
+    const char* const stop = begin + comma;
+    const auto [end, error] = std::from_chars(begin, stop, grid[i]);
+    if (error != std::errc() || end != stop) return std::nullopt;
     text.remove_prefix(i < 2 ? comma + 1 : comma);
   }
   return grid;
@@ -125,8 +127,6 @@ FeatureFileResult<void> check_checksum(const Metadata& fields, std::string_view 
 
 FeatureFileResult<void> check_expected(const FeatureMeta& meta, const FeatureExpectations& expected,
                                        std::string_view source) {
-  if (expected.id && meta.id != *expected.id)
-    return bad(FeatureFault::kMismatch, source, "feature_id is {}, expected {}", meta.id.hex(), expected.id->hex());
   const auto check = [&](std::string_view name, const Digest& got,
                          const std::optional<Digest>& want) -> FeatureFileResult<void> {
     if (want && got != *want)
@@ -136,9 +136,12 @@ FeatureFileResult<void> check_expected(const FeatureMeta& meta, const FeatureExp
   if (auto ok = check("vision_digest", meta.vision_digest, expected.vision_digest); !ok) return ok;
   if (auto ok = check("preprocess_digest", meta.preprocess_digest, expected.preprocess_digest); !ok) return ok;
   if (auto ok = check("image_digest", meta.image_digest, expected.image_digest); !ok) return ok;
+  // The id after what it is made of: the parts say why it differs.
+  if (expected.id && meta.id != *expected.id)
+    return bad(FeatureFault::kMismatch, source, "feature_id is {}, expected {}", meta.id.hex(), expected.id->hex());
   if (expected.dtype && meta.dtype != *expected.dtype && meta.dtype != DType::kF32)
-    return bad(FeatureFault::kMismatch, source, "dtype is {}, expected {} or F32", dtype_name(meta.dtype),
-               dtype_name(*expected.dtype));
+    return bad(FeatureFault::kMismatch, source, "dtype is {}, expected {}", dtype_name(meta.dtype),
+               expected.dtype == DType::kF32 ? "F32" : fmt::format("{} or F32", dtype_name(*expected.dtype)));
   return {};
 }
 
@@ -253,6 +256,17 @@ Result<std::vector<std::byte>> serialize_checked(const Feature& feature, DType d
   return out;
 }
 
+// As much of a regular file as a header may have; nothing of anything else.
+std::string first_bytes(const std::filesystem::path& path) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return {};
+  std::ifstream file(path, std::ios::binary);
+  std::string start(8 + kMaxFeatureHeader, '\0');
+  file.read(start.data(), static_cast<std::streamsize>(start.size()));
+  start.resize(static_cast<std::size_t>(std::max<std::streamsize>(file.gcount(), 0)));
+  return start;
+}
+
 }  // namespace
 
 std::string_view fault_name(FeatureFault fault) {
@@ -308,13 +322,31 @@ FeatureFileResult<Feature> load_feature(const std::filesystem::path& path, const
   return bad(FeatureFault::kOversized, path.string(), "not enough memory to read it");
 }
 
+FeatureFileResult<FeatureMeta> load_feature_meta(const std::filesystem::path& path) {
+  const std::string source = path.string(), start = first_bytes(path);
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(start));
+  if (bytes.size() < 8 || header_size(bytes) > bytes.size() - 8)
+    return bad(FeatureFault::kForeign, source, "not a feature file");
+  const auto json = Json::parse(text_of(bytes.subspan(8, header_size(bytes))), source);
+  if (!json) return bad(FeatureFault::kCorrupt, source, "{}", json.error().message);
+  const auto metadata = json->root().find("__metadata__");
+  if (!metadata || !metadata->is_object()) return bad(FeatureFault::kForeign, source, "not a feature file");
+  Metadata fields;
+  const auto members = metadata->members().value();
+  for (const auto& [name, value] : members)
+    if (const auto text = value.string()) fields.emplace(name, *text);
+  if (fields["format"] != kFeatureFormat) return bad(FeatureFault::kForeign, source, "not a feature file");
+  if (auto ok = check_checksum(fields, "xxh3_metadata", metadata_checksum(fields), source); !ok)
+    return tl::unexpected(std::move(ok).error());
+  const auto dtype = dtype_from_name(fields["dtype"]);
+  if (dtype && *dtype != DType::kF32 && *dtype != DType::kF16 && *dtype != DType::kBF16)
+    return bad(FeatureFault::kCorrupt, source, "metadata field 'dtype' is '{}'", fields["dtype"]);
+  if (!dtype) return bad(FeatureFault::kCorrupt, source, "{}", dtype.error().message);
+  return parse_meta(fields, *dtype, source);
+}
+
 bool looks_like_feature_file(const std::filesystem::path& path) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return false;
-  std::ifstream file(path, std::ios::binary);
-  std::string start(8 + kMaxFeatureHeader, '\0');
-  file.read(start.data(), static_cast<std::streamsize>(start.size()));
-  start.resize(static_cast<std::size_t>(std::max<std::streamsize>(file.gcount(), 0)));
+  const std::string start = first_bytes(path);
   return start.size() > 8 && header_size(std::as_bytes(std::span(start))) <= kMaxFeatureHeader &&
          std::string_view(start).find(kMark) != std::string_view::npos;
 }

@@ -86,6 +86,9 @@ Status save_feature(const std::filesystem::path& path, const Feature& feature, D
 FeatureFileResult<Feature> load_feature(const std::filesystem::path& path, const FeatureExpectations& expected = {},
                                         std::uint64_t limit = kMaxFeatureFile);
 
+// The metadata alone, its checksum verified, the rows not read: for those who look through many files.
+FeatureFileResult<FeatureMeta> load_feature_meta(const std::filesystem::path& path);
+
 // Whether the file at `path` claims to be a feature file, from its first bytes: for `chiasm inspect PATH`, which takes
 // checkpoints too. False for anything else, absent files included.
 bool looks_like_feature_file(const std::filesystem::path& path);

@@ -1,5 +1,6 @@
 #include "features/feature_file.h"
 
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -12,7 +13,6 @@
 namespace chiasm {
 namespace {
 
-using namespace testing_features;
 using ::testing::HasSubstr;
 
 std::vector<std::byte> sample_file(int seed = 1, DType dtype = DType::kF32) {
@@ -36,7 +36,8 @@ TEST(FeatureFile, RoundTripIsExact) {
   EXPECT_EQ(back.meta, feature.meta);
   ASSERT_EQ(back.rows.rows(), 20);
   ASSERT_EQ(back.rows.cols(), 16);
-  EXPECT_EQ(std::memcmp(back.rows.data(), feature.rows.data(), 20 * 16 * 4), 0);
+  for (int i = 0; i < 20 * 16; ++i)
+    EXPECT_EQ(std::bit_cast<std::uint32_t>(back.rows.data()[i]), std::bit_cast<std::uint32_t>(feature.rows.data()[i]));
 }
 
 TEST(FeatureFile, HalvesWithinTheirUnitRoundoff) {
@@ -240,6 +241,43 @@ TEST(FeatureFile, LimitsAndPaths) {
   const auto error = load_feature(path, {.id = sample_key(2).id}).error();
   EXPECT_THAT(error.message, HasSubstr(path.string()));
   EXPECT_THAT(error.message, HasSubstr(sample_key(2).id.hex()));
+}
+
+TEST(FeatureFile, MetadataAloneIsThatOfTheWholeAndChecked) {
+  const TemporaryFolder folder;
+  const auto path = folder.path() / "f";
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    ASSERT_TRUE(save_feature(path, sample_feature(1), dtype).has_value());
+    const auto meta = load_feature_meta(path);
+    ASSERT_TRUE(meta.has_value()) << meta.error().message;
+    EXPECT_EQ(*meta, load_feature(path).value().meta);
+  }
+  const auto bytes = sample_file();
+  std::uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), 8);
+  write_bytes(path, std::span(bytes).first(8 + header));  // the rows are not looked at
+  EXPECT_EQ(load_feature_meta(path).value(), sample_feature(1).meta);
+  write_bytes(path, std::span(bytes).first(8 + header - 1));
+  EXPECT_FALSE(load_feature_meta(path));
+  write_bytes(path, rebuild(bytes, [](Metadata& fields, NamedTensor&) { fields["grid_thw"] = "1,2,2"; }, true));
+  EXPECT_EQ(load_feature_meta(path).error().fault, FeatureFault::kCorrupt);  // its checksum
+  write_bytes(path, rebuild(bytes, [](Metadata& fields, NamedTensor&) { fields["format"] = "other"; }));
+  EXPECT_EQ(load_feature_meta(path).error().fault, FeatureFault::kForeign);
+  for (const std::string_view text : {"", "\x89PNG", "\2\0\0\0\0\0\0\0{}", "\2\0\0\0\0\0\0\0[]"}) {
+    write_bytes(path, bytes_of(text));
+    EXPECT_FALSE(load_feature_meta(path));
+  }
+  EXPECT_FALSE(load_feature_meta(folder.path()));
+}
+
+TEST(FeatureFile, AMismatchNamesWhatDiffersBeforeTheIdMadeOfIt) {
+  FeatureKey other = sample_key(1);
+  other.vision_digest = digest_of(bytes_of("other weights"));
+  other.id = sample_key(2).id;
+  const auto error = parse_feature(sample_file(), "sample", FeatureExpectations::of(other)).error();
+  EXPECT_EQ(error.fault, FeatureFault::kMismatch);
+  EXPECT_THAT(error.message, HasSubstr("vision_digest"));
+  EXPECT_THAT(error.message, HasSubstr(other.vision_digest.hex()));
 }
 
 TEST(FeatureFile, LooksLikeOne) {

@@ -12,7 +12,6 @@
 namespace chiasm {
 namespace {
 
-using namespace testing_features;
 using namespace std::chrono_literals;
 using ::testing::HasSubstr;
 

@@ -11,7 +11,6 @@
 namespace chiasm {
 namespace {
 
-using namespace testing_features;
 using ::testing::HasSubstr;
 
 FeatureId id_of(std::string_view tenant, std::string_view vision, std::string_view preprocess,

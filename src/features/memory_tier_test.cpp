@@ -8,8 +8,6 @@
 namespace chiasm {
 namespace {
 
-using namespace testing_features;
-
 std::shared_ptr<const Feature> shared_sample(int seed, std::int64_t width = 8) {
   return std::make_shared<const Feature>(sample_feature(seed, width));
 }

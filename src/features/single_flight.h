@@ -105,7 +105,7 @@ class SingleFlight {
       return Result<Value>(fail(Code::kDeadlineExceeded, "the deadline passed while another request did the work"));
     }
     if (!*flight.result && is_own(flight.result->error())) return std::nullopt;
-    return *flight.result;
+    return flight.result;
   }
 
   template <class Work>

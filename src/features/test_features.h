@@ -20,7 +20,7 @@
 #include "features/feature_file.h"
 #include "tensor/safetensors.h"
 
-namespace chiasm::testing_features {
+namespace chiasm {
 
 using Metadata = std::map<std::string, std::string, std::less<>>;
 
@@ -72,4 +72,4 @@ inline std::vector<std::byte> rebuild(std::span<const std::byte> file,
   return out;
 }
 
-}  // namespace chiasm::testing_features
+}  // namespace chiasm

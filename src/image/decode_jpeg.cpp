@@ -153,7 +153,8 @@ bool read_rows(Session& session, Image& image, JSAMPLE* row) {
 tl::unexpected<Error> data_error(const Session& session, std::size_t size) {
   if (session.at_end)
     return fail(Code::kDataLoss, "JPEG: truncated: the file ends after {} bytes, before the picture does", size);
-  return fail(Code::kDataLoss, "JPEG: corrupt: {}", static_cast<const char*>(session.message));
+  return fail(Code::kDataLoss, "JPEG: corrupt or of an unsupported kind: {}",
+              static_cast<const char*>(session.message));
 }
 
 }  // namespace

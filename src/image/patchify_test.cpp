@@ -101,8 +101,9 @@ ImageSize grid_like(ImageSize size, std::int64_t patches) {
   double distance = INFINITY;
   for (std::int64_t h = 2; h <= patches; h += 2) {
     if (patches % (2 * h) != 0) continue;
-    const double off = std::abs(std::log(static_cast<double>(patches / h) / static_cast<double>(h)) - wanted);
-    if (off < distance) distance = off, best = {patches / h, h};
+    const std::int64_t w = patches / h;
+    const double off = std::abs(std::log(static_cast<double>(w) / static_cast<double>(h)) - wanted);
+    if (off < distance) distance = off, best = {w, h};
   }
   return best;
 }

@@ -9,10 +9,10 @@ namespace {
 
 // Keys' cubic kernel with a = -0.5, in the order of operations that Pillow uses: the last bit counts.
 double bicubic(double x) {
-  constexpr double a = -0.5;
+  constexpr double kA = -0.5;
   x = std::fabs(x);
-  if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1;
-  if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * a;
+  if (x < 1.0) return ((kA + 2.0) * x - (kA + 3.0)) * x * x + 1;
+  if (x < 2.0) return (((x - 5) * x + 8) * x - 4) * kA;
   return 0.0;
 }
 
@@ -31,9 +31,10 @@ Weights bicubic_weights(std::int64_t in, std::int64_t out, std::int64_t multiple
   std::vector<double> raw(static_cast<std::size_t>(most));
   for (std::int64_t i = 0; i < out; ++i) {
     const double centre = (static_cast<double>(i) + 0.5) * scale, inverse = 1.0 / filter_scale;
-    // Truncation towards zero, as a C cast does it.
+    // Truncation towards zero, as a C cast does it. NOLINTBEGIN(bugprone-incorrect-roundings): what Pillow computes
     const std::int64_t first = std::max<std::int64_t>(static_cast<std::int64_t>(centre - support + 0.5), 0);
     const std::int64_t count = std::min(static_cast<std::int64_t>(centre + support + 0.5), in) - first;
+    // NOLINTEND(bugprone-incorrect-roundings)
     double sum = 0;
     for (std::int64_t t = 0; t < count; ++t) {
       raw[t] = bicubic((static_cast<double>(t + first) - centre + 0.5) * inverse);

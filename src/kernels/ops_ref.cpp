@@ -15,7 +15,8 @@
 #include "kernels/ops.h"
 
 // Hardware fused multiply-add where the machine has it; without it std::fma is a library call with the same result.
-#if defined(__x86_64__) && defined(__gnu_linux__)
+// Clones are chosen while the program is linked, before the thread sanitizer can be called: not under it.
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__SANITIZE_THREAD__)
 #define CHIASM_FMA_CLONES __attribute__((target_clones("fma", "default")))
 #else
 #define CHIASM_FMA_CLONES

@@ -175,6 +175,31 @@ TEST_F(RolesTest, AForeignFeatureIsRefusedNamingBothDigests) {
   EXPECT_THAT(refused.error().message, testing::HasSubstr(must(mind->vision_digest()).hex()));
 }
 
+TEST_F(RolesTest, AFeatureFileStandsForItsPicture) {
+  const Picture picture(toytown_dir() / "eval" / "scene-00.png");
+  const auto eye = vision();
+  const SeenPicture seen = look(*eye, picture);
+  const auto file = folder_.path() / "carried.safetensors";
+  must(save_feature(file, *seen.feature, DType::kF32));
+  const auto other = vision();
+  const SeenPicture recalled = must(other->recall(file));
+  EXPECT_EQ(recalled.source, Source::kDisk);
+  EXPECT_EQ(recalled.feature->meta, seen.feature->meta);
+  EXPECT_EQ(distance_of(recalled.feature->rows,
+                        {seen.feature->rows.data(), static_cast<std::size_t>(seen.feature->rows.size())}),
+            0);
+  EXPECT_EQ(other->weight_bytes(), 0U);
+
+  Feature foreign{seen.feature->meta, Matrix(seen.feature->rows.rows(), seen.feature->rows.cols())};
+  foreign.meta.vision_digest.bytes[0] ^= 1;
+  std::copy_n(seen.feature->rows.data(), seen.feature->rows.size(), foreign.rows.data());
+  must(save_feature(file, foreign, DType::kF32));
+  const auto refused = other->recall(file);
+  ASSERT_FALSE(refused);
+  for (const Digest& digest : {foreign.meta.vision_digest, other->vision_digest()})
+    EXPECT_THAT(refused.error().message, testing::HasSubstr(digest.hex()));
+}
+
 TEST_F(RolesTest, OneVisionDigestOnBothSides) {
   EXPECT_EQ(vision()->vision_digest(), must(language()->vision_digest()));
 }

@@ -12,6 +12,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -31,7 +32,8 @@ struct VisionSideOptions {
   DecodeLimits limits;
   std::string tenant;                                // separates the features of those who share a store
   std::function<void(std::string_view)> on_warning;  // may be null
-  std::function<void()> on_load;                     // called before the vision weights are read; may be null
+  // Called with false before the vision weights are read, with true once they are; may be null.
+  std::function<void(bool loaded)> on_load;
 };
 
 // A picture or video as the language model will see it.
@@ -50,10 +52,18 @@ class VisionSide {
   const ModelConfig& config() const { return config_; }
   const PreprocessorConfig& preprocessor() const { return preprocessor_; }
   const Digest& vision_digest() const { return vision_digest_; }
+  const Digest& preprocess_digest() const { return preprocess_digest_; }
 
   // The key is made from the raw bytes; only a miss opens a decoder.
   Result<SeenPicture> look(PictureFiles files, Deadline deadline);
   FeatureKey key_of(PictureFiles files) const;
+
+  // From a feature file that somebody else made, wherever it lies. kFailedPrecondition, naming both digests, where it
+  // is of other vision weights.
+  Result<SeenPicture> recall(const std::filesystem::path& file) const;
+
+  // What the disk tier keeps of these very files under other names: see DiskTier::kin_of.
+  std::vector<FeatureMeta> kin_of(PictureFiles files) const;
 
   const CodecStats& codec_stats() const { return codec_stats_; }
   const TieredFeatureSource& source() const { return *source_; }

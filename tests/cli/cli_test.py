@@ -8,10 +8,12 @@ import os
 import pathlib
 import pty
 import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import zlib
 
@@ -98,7 +100,18 @@ class Help(CliTest):
                                 (["ask", "-i", picture], "no question"), (["ask", "Day or night?"], "no picture"),
                                 (["ask", "-i", picture, "Day?", "--temperature", "-1"], "--temperature"),
                                 (["ask", "-i", picture, "Day?", "--max-tokens", "0"], "--max-tokens"),
-                                (["ask", "--video"], "--video"),
+                                (["ask", "--video"], "--video"), (["ask", "--video", "Which way does it move?"], "frames"),
+                                (["ask", "-i", picture, "Day?", "--temperature", "nan"], "from 0 to 100"),
+                                (["ask", "-i", picture, "Day?", "--top-p", "0"], "above 0"),
+                                (["ask", "-i", picture, "Day?", "--repetition-penalty", "101"], "at most 100"),
+                                (["ask", "-i", picture, "Day?", "--seed", "18446744073709551616"], "18446744073709551615"),
+                                (["ask", "-i", picture, "Day?", "--seed", "-1"], "--seed"),
+                                (["ask", "-i", picture, "Day?", "--max-tokens", "3.0"], "whole number"),
+                                (["ask", "-i", picture, "Day?", "-m", ""], "--model"),
+                                (["ask", "-i", picture, "Day?", "--features", ""], "--features"),
+                                (["ask", "-i", picture, "Day?", "--features-size", "much"], "--features-size"),
+                                (["compare", "a", "b", "--tolerance", "nan"], "at least 0"),
+                                (["encode", picture, "-o", ""], "--out"), (["encode", "-o", "x"], "no picture"),
                                 (["encode", picture, "-o", self.dir / "x", "--dtype", "int8"], "bf16"),
                                 (["encode", picture], "--out"), (["compare", "a"], "b"), (["split", MODEL], "out")]:
             with self.subTest(arguments=arguments):
@@ -248,6 +261,52 @@ class Ask(CliTest):
         os.close(write)
         self.assertEqual((done.returncode, done.stderr), (0, b""))
 
+    def test_a_reader_that_leaves_changes_no_exit_code(self):
+        a, b = self.dir / "a.safetensors", self.dir / "b.safetensors"
+        self.run_program("encode", EVAL / "scene-00.png", "-o", a)
+        self.run_program("encode", EVAL / "scene-01.png", "-o", b)
+        pictures = [EVAL / f"scene-0{i}.png" for i in range(3)]
+        for arguments, code in ([["compare", a, b], 3], [["encode", *pictures, "-o", self.dir / "all"], 0]):
+            read, write = os.pipe()
+            os.close(read)
+            done = subprocess.run([PROGRAM, *map(str, arguments)], stdout=write, stderr=subprocess.PIPE, env=self.env, timeout=300)
+            os.close(write)
+            self.assertEqual((done.returncode, done.stderr), (code, b""), arguments)
+        self.assertEqual(len(list((self.dir / "all").iterdir())), 3)
+
+    def test_words_behind_two_dashes(self):
+        odd = self.dir / "-odd.png"
+        shutil.copy(EVAL / "scene-00.png", odd)
+        out = self.json_of("ask", "-i", EVAL / "scene-00.png", "Day?", "--", "-x?", "--json", "--")
+        self.assertEqual([a["question"] for a in out["answers"]], ["Day?", "-x?", "--json", "--"])
+        subprocess.run([PROGRAM, "encode", EVAL / "scene-01.png", "-o", "out/", "--", odd.name], cwd=self.dir, env=self.env, check=True,
+                       stdout=subprocess.DEVNULL, timeout=300)
+        self.assertEqual(len(list((self.dir / "out").iterdir())), 2)
+
+    def test_warnings(self):
+        picture = EVAL / "scene-00.png"
+        done = self.run_program("ask", "-i", picture, EVAL / "scene-01.png", "Day or night?")
+        self.assertIn("scene-01.png' is a file", done.stderr)
+        self.assertIn("most likely", self.run_program("ask", "-i", picture, "Day?", "--top-p", 0.5).stderr)
+        model = self.dir / "published"
+        shutil.copytree(MODEL, model, ignore=shutil.ignore_patterns("eval", "recipe"))
+        config = json.loads((model / "generation_config.json").read_text())
+        (model / "generation_config.json").write_text(json.dumps({**config, "do_sample": True, "top_k": 1, "top_p": 0.001}))
+        ask = ["ask", "-m", model, "-i", picture, "Describe the picture.", "--max-tokens", 5]
+        self.assertEqual(self.run_program(*ask).stderr, "")
+        self.assertIn("--top-k 0 --top-p 1", self.run_program(*ask, "--temperature", 2, "--seed", 1).stderr)
+        self.assertEqual(self.run_program(*ask, "--temperature", 2, "--top-k", 0, "--top-p", 1).stderr, "")
+        nowhere = {k: v for k, v in self.env.items() if k not in ("HOME", "XDG_CACHE_HOME")}
+        done = subprocess.run([PROGRAM, "ask", "-i", picture, "Day?"], env=nowhere, capture_output=True, encoding="utf-8", timeout=300)
+        self.assertEqual(done.returncode, 0)
+        self.assertIn("--features DIR", done.stderr)
+
+    def test_an_empty_system_text_is_not_the_models_own(self):
+        tokens = [self.json_of("ask", "-i", EVAL / "scene-00.png", "Day?", *extra)["answers"][0]["prompt_tokens"]
+                  for extra in ([], ["--system", ""], ["--system", "You are a helpful assistant."])]
+        self.assertLess(tokens[1], tokens[0])
+        self.assertEqual(tokens[2], tokens[0])
+
     def test_a_full_disk_is_said(self):
         with open("/dev/full", "w") as full:
             done = subprocess.run([PROGRAM, "inspect", MODEL], stdout=full, stderr=subprocess.PIPE, env=self.env, timeout=300)
@@ -302,6 +361,32 @@ class Faults(CliTest):
         self.fails("encode", picture, EVAL / "scene-01.png", "-o", file, code=2, says=[str(file), "folder"])
         self.fails("encode", picture, picture, "-o", self.dir / "out", code=2, says=["both"])
         self.fails("split", MODEL, MODEL, says=[str(MODEL)])
+
+    def test_no_file_of_the_users_is_replaced(self):
+        for name in ("scene.png", "notes.safetensors"):
+            file = self.write(name, (EVAL / "scene-00.png").read_bytes())
+            before = file.read_bytes()
+            self.fails("encode", file, "-o", file, code=2, says=[name, "no feature file"])
+            self.fails("encode", EVAL / "scene-01.png", "-o", file, code=2, says=[name])
+            self.assertEqual(file.read_bytes(), before)
+        (self.dir / "out").mkdir()
+        self.write("out/scene-01.png.safetensors", b"mine")
+        self.fails("encode", EVAL / "scene-00.png", EVAL / "scene-01.png", "-o", self.dir / "out", code=2, says=["scene-01.png.safetensors"])
+        for _ in range(2):  # feature files are replaced, and a link stays one
+            (self.dir / "link").exists() or (self.dir / "link").symlink_to("real.safetensors")
+            self.run_program("encode", EVAL / "scene-00.png", "-o", self.dir / "link")
+        self.assertTrue((self.dir / "link").is_symlink())
+        self.json_of("inspect", self.dir / "real.safetensors")
+        done = subprocess.run([PROGRAM, "encode", EVAL / "scene-00.png", "-o", "/dev/stdout", "--json"], env=self.env, capture_output=True, timeout=300)
+        self.assertEqual(done.returncode, 0)
+        self.assertTrue(done.stdout.startswith((self.dir / "real.safetensors").read_bytes()))
+
+    def test_a_model_folder_of_any_name(self):
+        model = os.fsencode(self.dir) + b"/m\xff"
+        shutil.copytree(os.fsencode(MODEL), model, ignore=lambda _, names: [n for n in names if n in (b"eval", b"recipe")])
+        done = subprocess.run([PROGRAM, "encode", "-m", model, EVAL / "scene-00.png", "-o", self.dir / "f"], env=self.env, capture_output=True, timeout=300)
+        self.assertEqual((done.returncode, done.stderr), (0, b""))
+        self.assertEqual(self.json_of("inspect", self.dir / "f")["model"], "m?")
 
     def test_one_bad_picture_among_good_ones(self):
         bad = self.write("bad.png", b"no")
@@ -412,6 +497,71 @@ class Split(CliTest):
         self.assertEqual(out["images"][0]["source"], "disk")
         self.assertEqual(out["images"][0]["feature_id"], seen["feature_id"])
         self.assertEqual(out["answers"][0]["token_ids"], expected["token_ids"])
+
+    def test_feature_files_stand_for_pictures_and_videos(self):
+        halves = self.dir / "halves"
+        self.run_program("split", MODEL, halves)
+        video = json.loads((EVAL / "video.json").read_text())
+        frames = [EVAL / name for name in video["frames"]]
+        asked = next(q for q in video["questions"] if q["kind"] == "motion")
+        mind = ["ask", "-m", halves / "language", "--features", "none"]
+        advice = self.fails(*mind, "--video", *frames, asked["question"], says=["--video", str(frames[3])])
+        self.assertIn("chiasm encode -m VISION_FOLDER --video", advice)
+        drive = self.dir / "drive.safetensors"
+        out = self.json_of("encode", "-m", halves / "vision", "--video", *frames, "-o", drive)
+        self.assertEqual(out["paths"], [str(frame) for frame in frames])
+        answer, = self.json_of(*mind, "--video", drive, asked["question"])["answers"]
+        self.assertEqual(answer["answer"], asked["answer"])
+        self.fails(*mind, "-i", drive, asked["question"], says=["--video"])
+
+        picture, question = EVAL / "scene-04.png", "How many houses are there?"
+        file = self.dir / "picture.safetensors"
+        self.run_program("encode", "-m", halves / "vision", picture, "-o", file)
+        expected, = self.json_of("ask", "-i", picture, question)["answers"]
+        out = self.json_of(*mind, "-i", file, question)
+        self.assertEqual(out["images"][0]["source"], "disk")
+        self.assertEqual(out["answers"][0]["token_ids"], expected["token_ids"])
+        # Several at once, one a video.
+        self.run_program("encode", picture, "--video", *frames, "-o", self.dir / "both")
+        self.assertEqual(sorted(f.name for f in (self.dir / "both").iterdir()), ["scene-04.png.safetensors", "video-frame-0.png.safetensors"])
+
+    def test_features_of_other_weights_are_refused_naming_both_digests(self):
+        other, shared, picture = self.dir / "other", self.dir / "shared", EVAL / "scene-04.png"
+        shutil.copytree(MODEL, other, ignore=shutil.ignore_patterns("eval", "recipe"))
+        for shard in other.glob("*.safetensors"):
+            content = bytearray(shard.read_bytes())
+            size, = struct.unpack("<Q", content[:8])
+            header = json.loads(content[8:8 + size])
+            if "visual.merger.mlp.2.bias" in header:
+                content[8 + size + header["visual.merger.mlp.2.bias"]["data_offsets"][0]] ^= 1
+                shard.write_bytes(content)
+        self.run_program("split", MODEL, self.dir / "halves")
+        digests = [self.json_of("inspect", folder)["vision_digest"] for folder in (other, self.dir / "halves" / "language")]
+        self.assertNotEqual(*digests)
+        file = self.dir / "f.safetensors"
+        self.run_program("encode", "-m", other, "--features", shared, picture, "-o", file)
+        ask = ["ask", "-m", self.dir / "halves" / "language", "--features", shared, "Day?"]
+        self.fails(*ask, "-i", picture, says=digests)
+        self.fails(*ask, "-i", file, says=digests)
+        # The same weights, another size.
+        self.run_program("encode", "-m", self.dir / "halves" / "vision", "--features", shared, "--max-pixels", 20000, picture, "-o", file)
+        self.fails(*ask, "-i", picture, says=["--max-pixels", "preprocess_digest"])
+        self.run_program(*ask, "-i", picture, "--max-pixels", 20000)
+
+    def test_an_interrupted_split_leaves_nothing(self):
+        out = self.dir / "place" / "halves"
+        out.parent.mkdir()
+        for signal_number in (signal.SIGINT, signal.SIGTERM):
+            process = subprocess.Popen([PROGRAM, "split", MODEL, out, "-q"], env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            while process.poll() is None and not any(out.parent.iterdir()):
+                time.sleep(0.0005)
+            process.send_signal(signal_number)
+            process.communicate(timeout=60)
+            if process.returncode == 0:  # it was faster
+                shutil.rmtree(out)
+            else:
+                self.assertEqual(process.returncode, 128 + signal_number)
+            self.assertEqual(list(out.parent.iterdir()), [])
 
     def test_the_vision_half_does_not_answer(self):
         self.run_program("split", MODEL, self.dir / "halves")
