@@ -216,6 +216,7 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
   std::vector<Chat> chats;
   chats.reserve(questions.size());
   for (const std::string& question : questions) chats.push_back(chat_of(options.system, *pictures, question));
+  if (const Status loaded = (*side)->load(); !loaded) return console.fault(loaded.error());
   console.progress(fmt::format("answering {}", counted(questions.size(), "question")));
   const Stopwatch watch;
   std::size_t characters = 0;

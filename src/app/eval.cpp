@@ -128,6 +128,7 @@ Result<Tally> replay_all(const std::vector<EvalItem>& items, const std::filesyst
   language_options.on_warning = [&console](std::string_view message) { console.warn(message); };
   language_options.on_load = progress_of_loading(console, "the language model");
   ASSIGN_OR_RETURN(const std::unique_ptr<LanguageSide> language, LanguageSide::open(language_options, threads));
+  RETURN_IF_ERROR(language->load());
   Tally out;
   for (std::size_t i = 0; i < items.size(); ++i) {
     console.progress(fmt::format("{} ({}/{}): {} of {} right so far", names_of(items[i]), i + 1, items.size(),

@@ -75,7 +75,7 @@ void Fields::append_unread(std::string_view prefix, std::vector<std::string>& ou
   const auto members = object_.members();
   if (!members) return;
   for (const auto& [key, value] : *members)
-    if (!asked_.contains(key)) out.push_back(fmt::format("{}{}", prefix, key));
+    if (!value.is_null() && !asked_.contains(key)) out.push_back(fmt::format("{}{}", prefix, key));
 }
 
 Result<double> number_between(const JsonValue& value, double low, double high) {
