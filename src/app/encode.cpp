@@ -6,6 +6,8 @@
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "app/command.h"
 #include "app/console.h"
@@ -59,9 +61,18 @@ std::vector<PictureInput> inputs_of(const Options& options, const FrameLists& fr
   return out;
 }
 
+bool is_standard_output(const fs::path& file) {
+  struct stat given{}, out{};
+  return ::stat(file.c_str(), &given) == 0 && ::fstat(STDOUT_FILENO, &out) == 0 && !S_ISCHR(given.st_mode) &&
+         given.st_dev == out.st_dev && given.st_ino == out.st_ino;
+}
+
 // Nothing of a user's is lost: a picture, above all.
 Status check_replaceable(const fs::path& file) {
   std::error_code error;
+  if (is_standard_output(file))
+    return fail(Code::kInvalidArgument, "-o {}: that is standard output, where the results are told; name a file",
+                file.string());
   if (!fs::is_regular_file(file, error) || fs::is_empty(file, error) || looks_like_feature_file(file)) return {};
   return fail(Code::kInvalidArgument, "-o {}: exists and is no feature file; name another, or remove it first",
               file.string());
