@@ -23,6 +23,7 @@ Grid grid_of(const JsonValue& list) {
 class StagesTest : public testing::TestWithParam<std::string> {
  protected:
   void SetUp() override {
+    if (pointless_here(GetParam())) GTEST_SKIP() << "the plain loops have no threads";
     std::string why;
     golden_ = find_golden_set("committed", why);
     if (golden_ == nullptr) GTEST_SKIP() << why;
