@@ -16,8 +16,8 @@ using testing::HasSubstr;
 
 class EngineTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() { shared_ = new Shared(); }
-  static void TearDownTestSuite() { delete shared_; }
+  static void SetUpTestSuite() { shared = new Shared(); }
+  static void TearDownTestSuite() { delete shared; }
 
   struct Shared {
     ThreadPool threads{2};
@@ -34,7 +34,7 @@ class EngineTest : public testing::Test {
     auto out = std::make_shared<Feature>();
     out->meta.id.digest.bytes.fill(name);
     out->meta.grid_thw = grid;
-    out->rows = Matrix(grid[0] * grid[1] * grid[2] / 4, shared_->checkpoint.config().text.hidden_size);
+    out->rows = Matrix(grid[0] * grid[1] * grid[2] / 4, shared->checkpoint.config().text.hidden_size);
     std::mt19937 random(name);
     std::normal_distribution<float> value;
     std::generate_n(out->rows.data(), out->rows.size(), [&] { return value(random); });
@@ -45,18 +45,18 @@ class EngineTest : public testing::Test {
     ChatMessage user{"user", {}};
     for (std::size_t i = 0; i < images.size(); ++i) user.parts.push_back(ChatPart::image());
     user.parts.push_back(ChatPart::of_text(question));
-    const Prompt prompt = *render_chat(shared_->chat, {&user, 1});
+    const Prompt prompt = *render_chat(shared->chat, {&user, 1});
     GenerationRequest out;
-    out.prompt = *assemble_prompt(tokenize(shared_->tokenizer, prompt), images, {}, shared_->checkpoint.config(),
-                                  *shared_->layout, Digest{});
+    out.prompt = *assemble_prompt(tokenize(shared->tokenizer, prompt), images, {}, shared->checkpoint.config(),
+                                  *shared->layout, Digest{});
     out.max_tokens = 12;
     out.logprobs = 2;
-    out.stop_token_ids = shared_->stop;
+    out.stop_token_ids = shared->stop;
     return out;
   }
 
   static std::unique_ptr<Engine> engine(const EngineOptions& options = {}) {
-    return *Engine::create(*shared_->model, shared_->tokenizer, *shared_->ops, options);
+    return *Engine::create(*shared->model, shared->tokenizer, *shared->ops, options);
   }
 
   static std::vector<GenerationRequest> five_questions() {
@@ -79,10 +79,8 @@ class EngineTest : public testing::Test {
     }
   }
 
-  static Shared* shared_;
+  inline static Shared* shared = nullptr;
 };
-
-EngineTest::Shared* EngineTest::shared_ = nullptr;
 
 TEST_F(EngineTest, TogetherAloneAndWithoutSharingAreTheSame) {
   const auto requests = five_questions();
@@ -98,12 +96,12 @@ TEST_F(EngineTest, TheSharedBeginningIsComputedOnce) {
   const auto requests = five_questions();
   std::vector<const LanguagePrompt*> prompts;
   for (const auto& one : requests) prompts.push_back(&one.prompt);
-  const std::int64_t shared = common_prefix(prompts);
-  ASSERT_GT(shared, 80);
+  const std::int64_t common = common_prefix(prompts);
+  ASSERT_GT(common, 80);
   const auto out = *engine()->run(requests);
   EXPECT_EQ(out[0].cached_tokens, 0);
   for (std::size_t i = 1; i < out.size(); ++i) {
-    EXPECT_EQ(out[i].cached_tokens, shared);
+    EXPECT_EQ(out[i].cached_tokens, common);
     EXPECT_EQ(out[i].prompt_tokens, requests[i].prompt.size());
   }
   const auto unshared = *engine({.share_prefix = false})->run(requests);
@@ -126,7 +124,7 @@ TEST_F(EngineTest, TheCutOfTheStepsChangesNothing) {
 TEST_F(EngineTest, ASmallPoolAnswersInTurns) {
   const auto requests = five_questions();
   const auto whole = *engine()->run(requests);
-  const KvShape one = shared_->model->kv_shape(1);
+  const KvShape one = shared->model->kv_shape(1);
   const std::uint64_t block = static_cast<std::uint64_t>(one.layers * one.kv_heads * one.head_dim * 2 * kKvBlock) * 4;
   // The shared beginning takes 4 blocks; each question 1 or 2 of its own.
   expect_same(whole, *engine({.kv_bytes = 7 * block})->run(requests));
@@ -158,7 +156,7 @@ TEST_F(EngineTest, TextComesInWholeCharactersAndAddsUp) {
   const auto out = *engine()->run(requests, [&](std::size_t i, std::string_view text) { streamed[i] += text; });
   for (std::size_t i = 0; i < out.size(); ++i) {
     EXPECT_EQ(streamed[i], out[i].text);
-    EXPECT_EQ(decode(shared_->tokenizer, out[i].token_ids), out[i].text);
+    EXPECT_EQ(decode(shared->tokenizer, out[i].token_ids), out[i].text);
   }
 }
 

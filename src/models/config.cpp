@@ -24,7 +24,7 @@ constexpr std::uint64_t kMaxConfigFile = 4 << 20;
 // What the older files call "torch_dtype", the newer ones call "dtype".
 Result<std::string> read_dtype(Fields& fields) {
   for (const std::string_view key : {"torch_dtype", "dtype"}) {
-    ASSIGN_OR_RETURN(const std::string dtype, fields.text_or(key, ""));
+    ASSIGN_OR_RETURN(std::string dtype, fields.text_or(key, ""));
     if (dtype.empty()) continue;
     if (dtype != "float32" && dtype != "bfloat16" && dtype != "float16")
       return fields.fail_at(Code::kUnimplemented, key,

@@ -170,8 +170,8 @@ void expect_every_field_read(const json& file, const std::string& name, const Pa
   }
 }
 
-const auto parse_config = [](const std::string& text) { return parse_model_config(text, "config.json"); };
-const auto parse_preprocessor = [](const std::string& text) { return parse_preprocessor_config(text, "p.json"); };
+const auto kParseConfig = [](const std::string& text) { return parse_model_config(text, "config.json"); };
+const auto kParsePreprocessor = [](const std::string& text) { return parse_preprocessor_config(text, "p.json"); };
 
 json windowed_config() {
   json out = toy_config();
@@ -218,10 +218,10 @@ json toy_generation() {
 }
 
 TEST(Config, EveryFieldIsReadAndChecked) {
-  expect_every_field_read(toy_config(), "toy", parse_config);
-  expect_every_field_read(toy_config_nested(), "nested", parse_config);
-  expect_every_field_read(windowed_config(), "windowed", parse_config);
-  expect_every_field_read(toy_preprocessor(), "preprocessor", parse_preprocessor);
+  expect_every_field_read(toy_config(), "toy", kParseConfig);
+  expect_every_field_read(toy_config_nested(), "nested", kParseConfig);
+  expect_every_field_read(windowed_config(), "windowed", kParseConfig);
+  expect_every_field_read(toy_preprocessor(), "preprocessor", kParsePreprocessor);
   const ModelConfig config = parse(toy_config()).value();
   expect_every_field_read(toy_generation(), "generation",
                           [&](const std::string& text) { return parse_generation_config(text, "g.json", config); });
@@ -237,7 +237,7 @@ TEST(Config, PublishedFilesAreReadInFull) {
     if (!name.ends_with(".json")) continue;
     const json file = json::parse(read_text_file(entry.path(), 1 << 20).value());
     if (name.ends_with(".preprocessor_config.json")) {
-      expect_every_field_read(file, name, parse_preprocessor);
+      expect_every_field_read(file, name, kParsePreprocessor);
       ++preprocessors;
     } else if (name.ends_with(".generation_config.json")) {
       ModelConfig config;
@@ -247,7 +247,7 @@ TEST(Config, PublishedFilesAreReadInFull) {
       });
       ++generations;
     } else if (name.ends_with(".config.json")) {
-      expect_every_field_read(file, name, parse_config);
+      expect_every_field_read(file, name, kParseConfig);
       ++configs;
     }
   }
@@ -427,7 +427,7 @@ TEST(PreprocessorConfig, NewerSpelling) {
   for (const char* key : {"do_resize", "do_rescale", "do_normalize", "do_convert_rgb"}) file[key] = true;
   file["resample"] = 3;
   file["rescale_factor"] = 0.00392156862745098;
-  const auto newer = parse_preprocessor(file.dump()), older = parse_preprocessor(toy_preprocessor().dump());
+  const auto newer = kParsePreprocessor(file.dump()), older = kParsePreprocessor(toy_preprocessor().dump());
   ASSERT_TRUE(newer) << newer.error().message;
   EXPECT_EQ(*newer, *older);
   for (const auto& [key, value] : {std::pair<const char*, json>{"do_resize", false},
@@ -436,7 +436,7 @@ TEST(PreprocessorConfig, NewerSpelling) {
                                    {"do_normalize", false}}) {
     json other = file;
     other[key] = value;
-    EXPECT_EQ(parse_preprocessor(other.dump()).error().code, Code::kUnimplemented) << key;
+    EXPECT_EQ(kParsePreprocessor(other.dump()).error().code, Code::kUnimplemented) << key;
   }
 }
 
@@ -444,14 +444,14 @@ TEST(PreprocessorConfig, Checks) {
   const auto message = [](const char* key, const json& value) {
     json file = toy_preprocessor();
     file[key] = value;
-    const auto out = parse_preprocessor(file.dump());
+    const auto out = kParsePreprocessor(file.dump());
     return out ? "no error" : out.error().message;
   };
   EXPECT_THAT(message("min_pixels", 2000), HasSubstr("'min_pixels': expected at most max_pixels = 1024"));
   EXPECT_THAT(message("patch_size", 100), HasSubstr("'max_pixels': expected room for one merged patch"));
   EXPECT_THAT(message("image_std", {1, 1, 0}), HasSubstr("'image_std[2]'"));
   EXPECT_THAT(message("image_mean", {1, 1}), HasSubstr("three numbers, got 2"));
-  const PreprocessorConfig good = parse_preprocessor(toy_preprocessor().dump()).value();
+  const PreprocessorConfig good = kParsePreprocessor(toy_preprocessor().dump()).value();
   VisionConfig vision = parse(toy_config())->vision;
   EXPECT_TRUE(check_agreement(vision, good, "p.json"));
   vision.spatial_merge_size = 4;
@@ -499,8 +499,8 @@ TEST(PreprocessorConfig, MayLieInProcessorConfig) {
   EXPECT_THAT((*nested)->config.unread_fields, IsEmpty());
   json same = toy_preprocessor();
   same["max_pixels"] = 2048;
-  EXPECT_EQ((*nested)->config, parse_preprocessor(same.dump()).value());
-  EXPECT_EQ((*nested)->config.digest(), parse_preprocessor(same.dump())->digest());
+  EXPECT_EQ((*nested)->config, kParsePreprocessor(same.dump()).value());
+  EXPECT_EQ((*nested)->config.digest(), kParsePreprocessor(same.dump())->digest());
 
   json broken = toy_processor();
   broken["image_processor"]["patch_size"] = "x";
@@ -519,8 +519,8 @@ TEST(PreprocessorConfig, MayLieInProcessorConfig) {
 }
 
 TEST(PreprocessorConfig, DigestNamesEveryNumber) {
-  const PreprocessorConfig base = parse_preprocessor(toy_preprocessor().dump()).value();
-  EXPECT_EQ(base.digest(), parse_preprocessor(toy_preprocessor().dump())->digest());
+  const PreprocessorConfig base = kParsePreprocessor(toy_preprocessor().dump()).value();
+  EXPECT_EQ(base.digest(), kParsePreprocessor(toy_preprocessor().dump())->digest());
   for (const auto& [key, value] : std::map<std::string, json>{{"min_pixels", 65},
                                                               {"max_pixels", 1025},
                                                               {"patch_size", 2},
@@ -530,11 +530,11 @@ TEST(PreprocessorConfig, DigestNamesEveryNumber) {
                                                               {"image_std", {0.51, 0.75, 1.0}}}) {
     json file = toy_preprocessor();
     file[key] = value;
-    EXPECT_NE(parse_preprocessor(file.dump())->digest(), base.digest()) << key;
+    EXPECT_NE(kParsePreprocessor(file.dump())->digest(), base.digest()) << key;
   }
   json file = toy_preprocessor();
   file["processor_class"] = "Other";
-  EXPECT_EQ(parse_preprocessor(file.dump())->digest(), base.digest());
+  EXPECT_EQ(kParsePreprocessor(file.dump())->digest(), base.digest());
 }
 
 TEST(GenerationConfig, DefaultsAndChecks) {

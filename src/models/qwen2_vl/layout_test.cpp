@@ -175,7 +175,7 @@ TEST(Layout, PatchesComeInMergeBlocks) {
   std::array<int, 18> seen{};
   for (std::size_t i = 0; i < 18; ++i) {
     EXPECT_EQ(video[i], video[i + 18]);
-    ++seen[static_cast<std::size_t>(video[i].row * 3 + video[i].col)];
+    ++seen[static_cast<std::size_t>(video[i].row) * 3 + static_cast<std::size_t>(video[i].col)];
   }
   EXPECT_THAT(seen, testing::Each(1));
 }
