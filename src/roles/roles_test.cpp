@@ -16,8 +16,6 @@
 namespace chiasm {
 namespace {
 
-namespace fs = std::filesystem;
-
 // A picture file in memory, as the sides take it.
 struct Picture {
   std::vector<std::byte> bytes;
