@@ -85,7 +85,7 @@ std::size_t contraction(std::string_view text) {
     case 't':
     case 'm':
     case 'd': return 2;
-    case 'r': return lower(2) == 'e' ? 3 : 0;
+    case 'r':
     case 'v': return lower(2) == 'e' ? 3 : 0;
     case 'l': return lower(2) == 'l' ? 3 : 0;
     default: break;

@@ -115,7 +115,7 @@ TEST(Split, EveryCharacterHasPcre2sClass) {
     if ((code >= 0xD800 && code < 0xE000) || code == 0x180E) continue;
     std::string c;
     append_utf8(code, c);
-    const std::string text = "a" + c + "b " + c + c + " 1" + c + "!" + c;
+    const std::string text = fmt::format("a{0}b {0}{0} 1{0}!{0}", c);
     ASSERT_EQ(pieces(text), regex.split(text)) << std::hex << code;
   }
 }
