@@ -294,11 +294,11 @@ TEST(Tokenizer, ManyThreadsReadOne) {
   const Ids expected = tokenizer.encode("How many houses are there? 有几座房子?");
   std::vector<std::thread> threads;
   std::array<bool, 4> same{};
-  for (std::size_t t = 0; t < same.size(); ++t)
-    threads.emplace_back([&, t] {
-      same[t] = true;
+  for (bool& mine : same)
+    threads.emplace_back([&, &mine = mine] {
+      mine = true;
       for (int i = 0; i < 200; ++i)
-        same[t] = same[t] && tokenizer.encode("How many houses are there? 有几座房子?") == expected;
+        mine = mine && tokenizer.encode("How many houses are there? 有几座房子?") == expected;
     });
   for (auto& thread : threads) thread.join();
   for (const bool ok : same) EXPECT_TRUE(ok);

@@ -143,6 +143,7 @@ std::string to_nfc(std::string_view text) {
     codes.insert(codes.end(), parts.begin(), parts.begin() + count);
   }
   order_marks(codes);
+  // A set of flags in the library's type for one. NOLINTNEXTLINE(clang-analyzer-optin.core.EnumCastOutOfRange)
   const auto options = static_cast<utf8proc_option_t>(UTF8PROC_COMPOSE | UTF8PROC_STABLE);
   const utf8proc_ssize_t count =
       utf8proc_normalize_utf32(codes.data(), static_cast<utf8proc_ssize_t>(codes.size()), options);

@@ -67,30 +67,30 @@ class MemoryTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
 #ifndef CHIASM_MEMORY_SKIP
-    dir_ = fs::path(testing::TempDir()) / temporary_name("memory_test");
-    fs::create_directories(dir_);
+    dir = fs::path(testing::TempDir()) / temporary_name("memory_test");
+    fs::create_directories(dir);
     for (const char* name : {"tokenizer.json", "tokenizer_config.json", "chat_template.json", "generation_config.json",
                              "preprocessor_config.json"})
-      fs::copy_file(toytown_dir() / name, dir_ / name);
+      fs::copy_file(toytown_dir() / name, dir / name);
     std::ifstream in(toytown_dir() / "config.json");
     nlohmann::json config = nlohmann::json::parse(in);
     config["vision_config"]["depth"] = 12;
     config["vision_config"]["embed_dim"] = 512;
     config["vision_config"]["num_heads"] = 8;
-    std::ofstream(dir_ / "config.json") << config.dump();
-    const ModelConfig parsed = must(load_model_config(dir_));
-    vision_file_ = dir_ / "model-00001-of-00002.safetensors";
+    std::ofstream(dir / "config.json") << config.dump();
+    const ModelConfig parsed = must(load_model_config(dir));
+    vision_file = dir / "model-00001-of-00002.safetensors";
     nlohmann::json index{{"weight_map", nlohmann::json::object()}};
-    write(vision_file_, expected_vision_tensors(parsed.vision), index);
-    write(dir_ / "model-00002-of-00002.safetensors", expected_language_tensors(parsed.text), index);
-    std::ofstream(dir_ / "model.safetensors.index.json") << index.dump();
-    ::setenv("XDG_CACHE_HOME", (dir_ / "cache").c_str(), 1);
+    write(vision_file, expected_vision_tensors(parsed.vision), index);
+    write(dir / "model-00002-of-00002.safetensors", expected_language_tensors(parsed.text), index);
+    std::ofstream(dir / "model.safetensors.index.json") << index.dump();
+    ::setenv("XDG_CACHE_HOME", (dir / "cache").c_str(), 1);
 #endif
   }
 
   static void TearDownTestSuite() {
     std::error_code ignored;
-    if (!dir_.empty()) fs::remove_all(dir_, ignored);
+    if (!dir.empty()) fs::remove_all(dir, ignored);
   }
 
   void SetUp() override {
@@ -146,10 +146,8 @@ class MemoryTest : public testing::Test {
     return count;
   }
 
-  static fs::path dir_, vision_file_;
+  inline static fs::path dir, vision_file;
 };
-
-fs::path MemoryTest::dir_, MemoryTest::vision_file_;
 
 TEST_F(MemoryTest, VisionPeaksAtItsWeightsAndTheActivationsOfOnePicture) {
   constexpr int kThreads = 2;
@@ -157,7 +155,7 @@ TEST_F(MemoryTest, VisionPeaksAtItsWeightsAndTheActivationsOfOnePicture) {
     const double before = status_mib("VmRSS");
     ThreadPool threads(kThreads);
     VisionSideOptions options;
-    options.model = dir_;
+    options.model = dir;
     options.min_pixels = options.max_pixels = kSide * kSide;
     const auto eye = must(VisionSide::open(options, threads));
     const std::vector<std::byte> bytes = must(read_file(toytown_dir() / "eval" / "scene-00.png", 1 << 24));
@@ -169,7 +167,7 @@ TEST_F(MemoryTest, VisionPeaksAtItsWeightsAndTheActivationsOfOnePicture) {
   ASSERT_EQ(got.size(), 4U);
   const double before = got[0], peak = got[1], weights = got[2], rows = got[3];
   EXPECT_GT(weights, 60);
-  const VisionConfig config = must(load_model_config(dir_)).vision;
+  const VisionConfig config = must(load_model_config(dir)).vision;
   const double patches = rows * static_cast<double>(config.merge_unit()), floats = sizeof(float) / kMiB;
   const auto width = static_cast<double>(config.embed_dim);
   // pixel_values; x, normed, q, k, v, attended and the MLP's hidden values; angles; features, twice (fresh and kept).
@@ -191,18 +189,18 @@ TEST_F(MemoryTest, VisionPeaksAtItsWeightsAndTheActivationsOfOnePicture) {
 TEST_F(MemoryTest, LanguageReadsNoVisionBytes) {
   // That this test can see reading: the vision digest of a whole checkpoint reads every vision tensor.
   ASSERT_EQ(in_child([&]() -> std::vector<double> {
-              must(vision_digest_of(dir_));
+              must(vision_digest_of(dir));
               return {1};
             }).size(),
             1U);
-  EXPECT_GT(cached_pages(vision_file_), 0)
+  EXPECT_GT(cached_pages(vision_file), 0)
       << "reading it leaves no trace in the page cache: this test would prove nothing";
-  fs::remove_all(dir_ / "cache");  // where the digest was remembered
-  if (!evict(vision_file_)) GTEST_SKIP() << "the file system keeps files in memory: no telling what is read";
+  fs::remove_all(dir / "cache");  // where the digest was remembered
+  if (!evict(vision_file)) GTEST_SKIP() << "the file system keeps files in memory: no telling what is read";
   const std::vector<double> got = in_child([&]() -> std::vector<double> {
     ThreadPool threads(2);
     LanguageSideOptions options;
-    options.model = dir_;
+    options.model = dir;
     const auto mind = must(LanguageSide::open(options, threads));
     Chat chat;
     chat.messages.push_back({"user", {ChatPart::of_text("Day or night?")}});
@@ -210,7 +208,7 @@ TEST_F(MemoryTest, LanguageReadsNoVisionBytes) {
     return {static_cast<double>(answers.size())};
   });
   ASSERT_EQ(got.size(), 1U);
-  EXPECT_EQ(cached_pages(vision_file_), 0);
+  EXPECT_EQ(cached_pages(vision_file), 0);
 }
 
 }  // namespace
