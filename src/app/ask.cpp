@@ -159,10 +159,7 @@ Result<std::vector<LookedAt>> look_at_all(const std::filesystem::path& model, co
   ASSIGN_OR_RETURN(const VisionSideOptions side_options, vision_options(model, options.pictures, console));
   console.progress("reading the configuration and the vision digest");
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> side, VisionSide::open(side_options, threads));
-  std::vector<PictureInput> inputs;
-  inputs.reserve(options.images.size() + options.videos.size());
-  for (const std::string& path : options.images) inputs.push_back({{path}, false});
-  for (const std::size_t video : options.videos) inputs.push_back({frames.at(video), true});
+  std::vector<PictureInput> inputs = inputs_of(options.images, options.videos, frames);
   std::vector<LookedAt> out;
   for (PictureInput& input : inputs) {
     console.progress(fmt::format("looking at {} ({}/{})", input.name(), out.size() + 1, inputs.size()));

@@ -38,7 +38,7 @@ Status check_frame_lists(const FrameLists& lists);
 // argument still needs. So these words are marked, "--" is dropped, and arguments take the mark off again.
 std::vector<std::string> mark_plain_words(std::vector<std::string> words);
 
-// Arguments without a dash: one word, or several. They may not be empty.
+// Arguments without a dash: one word, or several.
 CLI::Option* add_word(CLI::App& app, const std::string& name, std::string& word, const std::string& help);
 CLI::Option* add_words(CLI::App& app, const std::string& name, std::vector<std::string>& words,
                        const std::string& help);

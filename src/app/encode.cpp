@@ -53,14 +53,6 @@ DType dtype_of(const std::string& name) {
   return name == "bf16" ? DType::kBF16 : name == "f16" ? DType::kF16 : DType::kF32;
 }
 
-std::vector<PictureInput> inputs_of(const Options& options, const FrameLists& frames) {
-  std::vector<PictureInput> out;
-  out.reserve(options.paths.size() + options.videos.size());
-  for (const std::string& path : options.paths) out.push_back({{path}, false});
-  for (const std::size_t video : options.videos) out.push_back({frames.at(video), true});
-  return out;
-}
-
 bool is_standard_output(const fs::path& file) {
   struct stat given{}, out{};
   return ::stat(file.c_str(), &given) == 0 && ::fstat(STDOUT_FILENO, &out) == 0 && !S_ISCHR(given.st_mode) &&
@@ -124,7 +116,7 @@ void print_picture(const Options& options, const LookedAt& picture, const fs::pa
 int run(const Options& options, const FrameLists& frames, Console& console) {
   if (options.output.json || options.output.quiet) console.be_quiet();
   if (const Status sound = check_frame_lists(frames); !sound) return console.usage(sound.error().message);
-  const std::vector<PictureInput> inputs = inputs_of(options, frames);
+  const std::vector<PictureInput> inputs = inputs_of(options.paths, options.videos, frames);
   if (inputs.empty())
     return console.usage("no picture was given: name pictures, or the frames of a video with --video");
   const Result<fs::path> model = model_folder(options.model);

@@ -57,6 +57,15 @@ std::string PictureInput::name() const {
   return fmt::format("{} .. {} ({} frames)", paths.front(), paths.back(), paths.size());
 }
 
+std::vector<PictureInput> inputs_of(const std::vector<std::string>& pictures, const std::vector<std::size_t>& videos,
+                                    const std::vector<std::vector<std::string>>& frames) {
+  std::vector<PictureInput> out;
+  out.reserve(pictures.size() + videos.size());
+  for (const std::string& path : pictures) out.push_back({{path}, false});
+  for (const std::size_t video : videos) out.push_back({frames.at(video), true});
+  return out;
+}
+
 Result<LookedAt> look_at(VisionSide& side, const VisionSideOptions& options, PictureInput input) {
   if (input.paths.size() == 1 && looks_like_feature_file(input.paths.front())) return recall(side, std::move(input));
   std::vector<std::vector<std::byte>> contents;

@@ -18,6 +18,10 @@ struct PictureInput {
   std::string name() const;  // "a.png", "a.png .. d.png (4 frames)"
 };
 
+// Of a command line: the pictures first, then each video, an index into `frames`.
+std::vector<PictureInput> inputs_of(const std::vector<std::string>& pictures, const std::vector<std::size_t>& videos,
+                                    const std::vector<std::vector<std::string>>& frames);
+
 struct LookedAt {
   PictureInput input;
   SeenPicture seen;

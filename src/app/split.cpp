@@ -40,9 +40,8 @@ int run(const Options& options, Console& console) {
     console.progress(fmt::format("writing {} of {}", readable_bytes(static_cast<double>(at)),
                                  readable_bytes(static_cast<double>(of))));
   };
-  constexpr std::uint64_t kShard = 2ULL << 30;
   const Interrupt interrupt;
-  const Status done = split_checkpoint(*model, out, tell, kShard, &Interrupt::requested());
+  const Status done = split_checkpoint(*model, out, tell, kShardBytes, &Interrupt::requested());
   if (!done) {
     console.fault(done.error());
     return done.error().code == Code::kCancelled ? Interrupt::exit_code() : kExitFault;

@@ -84,6 +84,8 @@ Result<Digest> vision_digest_of(const std::filesystem::path& dir);
 // The same with a cache folder of the caller's choice; an empty path for none.
 Result<Digest> vision_digest_of(const std::filesystem::path& dir, const std::filesystem::path& cache);
 
+inline constexpr std::uint64_t kShardBytes = 2ULL << 30;  // of tensors in one file that split writes
+
 // Writes out/vision and out/language: each loadable for its role, both carrying the vision digest. `out` must not exist
 // or be empty. Where it does not exist it appears complete or not at all; into a folder that is there (a mount point, a
 // link to a folder) nothing is written beside it, and the halves are moved once both are complete. Tensors keep dtype
@@ -93,6 +95,6 @@ Result<Digest> vision_digest_of(const std::filesystem::path& dir, const std::fil
 // the answer is kCancelled, "stopped".
 Status split_checkpoint(const std::filesystem::path& dir, const std::filesystem::path& out,
                         const std::function<void(std::uint64_t, std::uint64_t)>& progress,
-                        std::uint64_t shard_bytes = 2ULL << 30, const std::atomic<bool>* stop = nullptr);
+                        std::uint64_t shard_bytes = kShardBytes, const std::atomic<bool>* stop = nullptr);
 
 }  // namespace chiasm
