@@ -197,14 +197,17 @@ std::vector<Row> language_case(const Model& model, const Settings& settings) {
 
   // One question, then the same with a second one about the picture beside it: what the second costs by itself is its
   // own few tokens of prefill, and its rows in the steps of the first.
-  const std::vector<GenerationRequest> one{talk.request("How many houses are there?", kNewTokens)};
-  const std::vector<GenerationRequest> two{one.front(), talk.request("What is the weather?", kNewTokens)};
+  std::vector<GenerationRequest> one{talk.request("How many houses are there?", kNewTokens)};
+  std::vector<GenerationRequest> two{one.front(), talk.request("What is the weather?", kNewTokens)};
   const std::int64_t tokens = one.front().prompt.size();
   Row prefill = row(fmt::format("prefill {} tokens", tokens)), decode = row("decode, a token");
   Row alone = row(fmt::format("question 1, {} new tokens", kNewTokens));
   Row second = row("question 1 and 2 together"), extra = row("question 2, its own prefill");
   std::int64_t cached = 0, own = 0;
   for (int i = 0; i <= settings.samples; ++i) {
+    // Nothing that an earlier sample left in the prefix cache may be found.
+    one.front().cache_salt = fmt::format("one {}", i);
+    for (GenerationRequest& request : two) request.cache_salt = fmt::format("two {}", i);
     Stopwatch watch;
     const Completion answer = must(talk.engine->run(one)).front();
     const double one_ms = watch.lap();

@@ -12,6 +12,7 @@
 #include "app/console.h"
 #include "app/options.h"
 #include "app/pictures.h"
+#include "app/vision_options.h"
 #include "base/stopwatch.h"
 #include "roles/language_side.h"
 
@@ -283,6 +284,7 @@ Command add_ask(CLI::App& program, const FrameLists& frames) {
       0, 100);
   app->add_flag("--no-share-prefix", options->no_share_prefix, "Compute every question from its start, for comparison");
   add_picture_options(*app, options->pictures, "$XDG_CACHE_HOME/chiasm/features");
+  add_decode_options(*app, options->pictures);
   add_threads_option(*app, options->threads);
   add_output_options(*app, options->output, "One JSON object: model, images, answers");
   return {app, [options, &frames](Console& console) { return run(*options, frames, console); }};

@@ -49,5 +49,7 @@ Command add_inspect(CLI::App& program);
 Command add_compare(CLI::App& program);
 Command add_split(CLI::App& program);
 Command add_eval(CLI::App& program);
+Command add_serve(CLI::App& program);
+int run_serve(int argc, char** argv);  // argv[0] is "serve"
 
 }  // namespace chiasm

@@ -13,6 +13,7 @@
 #include "app/console.h"
 #include "app/options.h"
 #include "app/pictures.h"
+#include "app/vision_options.h"
 #include "base/file.h"
 #include "features/feature_file.h"
 
@@ -169,6 +170,7 @@ Command add_encode(CLI::App& program, const FrameLists& frames) {
       ->type_name("f32|f16|bf16")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}).description(""));
   add_picture_options(*app, options->pictures, "$XDG_CACHE_HOME/chiasm/features");
+  add_decode_options(*app, options->pictures);
   add_threads_option(*app, options->threads);
   add_output_options(*app, options->output, "One JSON object a line: path, feature_id, ..., file");
   return {app, [options, &frames](Console& console) { return run(*options, frames, console); }};

@@ -12,6 +12,7 @@
 #include "app/eval_data.h"
 #include "app/options.h"
 #include "app/pictures.h"
+#include "app/vision_options.h"
 #include "base/stopwatch.h"
 #include "roles/language_side.h"
 
@@ -215,6 +216,7 @@ Command add_eval(CLI::App& program) {
   app->add_option("--data", options->data, "Evaluation folder (default: MODEL/eval)")->type_name("DIR");
   app->add_flag("--wrong", options->wrong, "Show every wrong answer");
   add_picture_options(*app, options->pictures, "none");
+  add_decode_options(*app, options->pictures);
   add_threads_option(*app, options->threads);
   add_output_options(*app, options->output, "One JSON object: kinds, overall, reference, speeds, wrong");
   return {app, [options](Console& console) { return run(*options, console); }};

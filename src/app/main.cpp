@@ -1,16 +1,12 @@
-// The program chiasm: picks the command, and is the border where exceptions end.
+// The program chiasm: picks the command.
 #include <algorithm>
-#include <cerrno>
-#include <csignal>
-#include <cstring>
-#include <exception>
-#include <new>
-#include <system_error>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
 
 #include "app/command.h"
 #include "app/console.h"
+#include "app/program.h"
 
 namespace chiasm {
 namespace {
@@ -23,6 +19,7 @@ constexpr const char* kFooter = R"(Examples:
   chiasm ask -i street.jpg "How many cars are there?" "Is it day or night?"
   chiasm ask -m Qwen2-VL-2B-Instruct -i a.png -i b.png "Which picture shows night?"
   chiasm encode -m Qwen2-VL-2B-Instruct album/*.jpg -o features/
+  chiasm serve                                               the API and a page on http://localhost:8080
   chiasm COMMAND --help      every command has its own examples
 
 Environment:
@@ -51,11 +48,12 @@ int run(int argc, char** argv) {
   program.fallthrough(false);
   FrameLists frames;
   const std::vector<Command> commands{add_ask(program, frames), add_encode(program, frames), add_inspect(program),
-                                      add_compare(program),     add_split(program),          add_eval(program)};
+                                      add_compare(program),     add_split(program),          add_eval(program),
+                                      add_serve(program)};
 
   std::vector<std::string> words = mark_plain_words({argv + 1, argv + argc});
   if (words.empty()) {
-    Console("chiasm").usage("no command was given: ask, encode, inspect, compare, split or eval");
+    Console("chiasm").usage("no command was given: ask, encode, serve, inspect, compare, split or eval");
     return kExitUsage;
   }
   if (words.front() == "ask" || words.front() == "encode") words = take_frame_lists(std::move(words), frames);
@@ -76,28 +74,13 @@ int run(int argc, char** argv) {
     Console console("chiasm " + command.app->get_name());
     return command.run(console);
   }
-  return Console("chiasm").usage("no command was given: ask, encode, inspect, compare, split or eval");
+  return Console("chiasm").usage("no command was given: ask, encode, serve, inspect, compare, split or eval");
 }
 
 }  // namespace
 }  // namespace chiasm
 
 int main(int argc, char** argv) {
-  // A reader that leaves (chiasm inspect ... | head) shows as an error of write, which the console takes.
-  std::signal(SIGPIPE, SIG_IGN);
-  try {
-    return chiasm::run(argc, argv);
-  } catch (const chiasm::OutputLost& lost) {
-    return chiasm::Console("chiasm").fault(
-        {chiasm::Code::kUnavailable, fmt::format("cannot write to standard output: {}", std::strerror(lost.error))});
-  } catch (const std::bad_alloc&) {
-    return chiasm::Console("chiasm").fault({chiasm::Code::kResourceExhausted, "out of memory"});
-  } catch (const std::system_error& error) {  // threads, above all
-    return chiasm::Console("chiasm").fault(
-        {chiasm::Code::kResourceExhausted,
-         fmt::format("the system refuses what the program needs: {} (fewer --threads may help)", error.what())});
-  } catch (const std::exception& error) {
-    return chiasm::Console("chiasm").fault(
-        {chiasm::Code::kInternal, fmt::format("unexpected failure, please report it: {}", error.what())});
-  }
+  if (argc > 1 && std::string_view(argv[1]) == "serve") return chiasm::run_serve(argc - 1, argv + 1);
+  return chiasm::run_program("chiasm", [&] { return chiasm::run(argc, argv); });
 }

@@ -78,11 +78,9 @@ void add_picture_options(CLI::App& app, PictureOptions& options, const std::stri
                  "Folder that keeps the features of known pictures, or none\n(default: " + default_features + ")")
       ->type_name("DIR|none");
   expect_something(app.get_option("--features"));
-  app.add_option("--features-size", options.features_size,
-                 "Keep at most so many bytes of features, as in 500MB or 10GiB;\nthe least recently used go first "
-                 "(default: 10GiB)")
-      ->type_name("SIZE")
-      ->transform(CLI::AsSizeValue(true).description(""));
+  add_size_option(app, "--features-size", options.features_size,
+                  "Keep at most so many bytes of features, as in 500MB or 10GiB;\nthe least recently used go first "
+                  "(default: 10GiB)");
   constexpr auto kLargest = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   expect_whole(
       app.add_option("--min-pixels", options.min_pixels, "Enlarge smaller pictures to N pixels (default: the model's)"),
@@ -90,6 +88,9 @@ void add_picture_options(CLI::App& app, PictureOptions& options, const std::stri
   expect_whole(
       app.add_option("--max-pixels", options.max_pixels, "Shrink larger pictures to N pixels (default: the model's)"),
       1, kLargest);
+}
+
+void add_decode_options(CLI::App& app, PictureOptions& options) {
   expect_whole(app.add_option("--max-megapixels", options.max_megapixels,
                               "Refuse files of pictures with more than N million pixels (default: 64)"),
                1, 100'000);
@@ -153,19 +154,13 @@ std::function<void(bool)> progress_of_loading(Console& console, std::string what
   };
 }
 
-Result<VisionSideOptions> vision_options(const fs::path& model, const PictureOptions& options, Console& console) {
-  VisionSideOptions out;
-  out.model = model;
-  ASSIGN_OR_RETURN(out.features, features_folder(options));
-  if (!out.features && !options.features)
-    console.warn("neither XDG_CACHE_HOME nor HOME is set: what is seen will not be kept (--features DIR keeps it)");
-  out.disk_bytes = options.features_size.value_or(out.disk_bytes);
-  if (options.max_megapixels) out.limits.max_pixels = static_cast<std::uint64_t>(*options.max_megapixels) * 1'000'000;
-  out.min_pixels = options.min_pixels;
-  out.max_pixels = options.max_pixels;
-  out.on_warning = [&console](std::string_view message) { console.warn(message); };
-  out.on_load = progress_of_loading(console, "the vision encoder");
-  return out;
+void add_size_option(CLI::App& app, const std::string& name, std::optional<std::uint64_t>& size,
+                     const std::string& help) {
+  app.add_option(name, size, help)->type_name("SIZE")->transform(CLI::AsSizeValue(true).description(""));
+}
+
+void add_feature_memory_option(CLI::App& app, std::optional<std::uint64_t>& bytes) {
+  add_size_option(app, "--feature-memory", bytes, "Keep features of up to SIZE in memory (default: 256MiB)");
 }
 
 void add_threads_option(CLI::App& app, int& threads) {

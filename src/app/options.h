@@ -10,7 +10,6 @@
 #include <string>
 
 #include "base/result.h"
-#include "roles/vision_side.h"
 
 namespace CLI {  // NOLINT(readability-identifier-naming): the library says it so
 class App;
@@ -39,6 +38,9 @@ struct PictureOptions {
 // `default_features` is what --help calls the default; it is not set here.
 void add_picture_options(CLI::App& app, PictureOptions& options, const std::string& default_features);
 
+// For those who decode pictures themselves.
+void add_decode_options(CLI::App& app, PictureOptions& options);
+
 // $XDG_CACHE_HOME/chiasm/features, else ~/.cache/chiasm/features; nothing where neither is known or "none" was given.
 // kInvalidArgument where something that is no folder has that name.
 Result<std::optional<std::filesystem::path>> features_folder(const PictureOptions& options);
@@ -46,16 +48,18 @@ Result<std::optional<std::filesystem::path>> features_folder(const PictureOption
 // For on_load of the two sides: says what is being loaded, then again what it was being loaded for.
 std::function<void(bool loaded)> progress_of_loading(Console& console, std::string what);
 
-// What VisionSide wants; progress and warnings go to the console, which must outlive it.
-Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const PictureOptions& options,
-                                         Console& console);
-
 // For options that take a number: what is none (nan too) or outside is wrong usage, and the message says what is
 // expected. Whole numbers are decimal, whatever they begin with.
 void expect_whole(CLI::Option* option, std::uint64_t low, std::uint64_t high);
 void expect_number(CLI::Option* option, const std::string& what, bool (*good)(double));
 // A word that may not be empty: "$UNSET" must not stand for the default.
 void expect_something(CLI::Option* option);
+
+// A size in bytes, as in 500MB or 10GiB.
+void add_size_option(CLI::App& app, const std::string& name, std::optional<std::uint64_t>& size,
+                     const std::string& help);
+
+void add_feature_memory_option(CLI::App& app, std::optional<std::uint64_t>& bytes);
 
 void add_threads_option(CLI::App& app, int& threads);
 

@@ -1,5 +1,6 @@
 #include "base/json.h"
 
+#include <algorithm>
 #include <cstring>
 #include <functional>
 
@@ -17,12 +18,6 @@ struct Json::Document {
   dom::parser parser;
   dom::element root;
 };
-
-namespace {
-
-constexpr std::size_t kMaxDepth = 64;
-
-}  // namespace
 
 static_assert(sizeof(dom::element) == 2 * sizeof(void*) && std::is_trivially_copyable_v<dom::element>);
 
@@ -47,6 +42,23 @@ std::string_view kind_name(JsonValue::Kind kind) {
     case JsonValue::Kind::kNull: return "null";
   }
   return "something else";
+}
+
+// What is wrong with a text, in words of ours: these messages reach clients.
+std::string fault_of(simdjson::error_code error, std::size_t depth) {
+  switch (error) {
+    case simdjson::EMPTY: return "it is empty";
+    case simdjson::DEPTH_ERROR: return fmt::format("it is nested deeper than {} levels", depth);
+    case simdjson::UTF8_ERROR: return "it is not UTF-8";
+    case simdjson::STRING_ERROR: return "a string with an unknown escape";
+    case simdjson::UNESCAPED_CHARS: return "a string with control characters that are not escaped";
+    case simdjson::UNCLOSED_STRING: return "a string without an end";
+    case simdjson::NUMBER_ERROR: return "a number that is malformed or too large";
+    case simdjson::T_ATOM_ERROR:
+    case simdjson::F_ATOM_ERROR:
+    case simdjson::N_ATOM_ERROR: return "a word that is not true, false or null";
+    default: return "a bracket, comma, colon or value is missing or out of place";
+  }
 }
 
 // Two elements are the same place when their bytes are (document, index).
@@ -81,17 +93,20 @@ Json::Json(Json&&) noexcept = default;
 Json& Json::operator=(Json&&) noexcept = default;
 Json::~Json() = default;
 
-Result<Json> Json::parse(std::string_view text, std::string source) {
+Result<Json> Json::parse(std::string_view text, std::string source, std::size_t depth) {
+  depth = std::clamp<std::size_t>(depth, 1, kMaxJsonDepth);
   auto document = std::make_unique<Document>();
   document->source = std::move(source);
   // simdjson keeps string lengths and tape indices in 32 bits.
   if (text.size() > 0xFFFFFFF0ULL - 64)
     return fail(Code::kResourceExhausted, "{}: {} bytes of JSON, the limit is 4 GiB", document->source, text.size());
-  if (const auto error = document->parser.allocate(text.size(), kMaxDepth); error)
-    return fail(Code::kResourceExhausted, "{}: {}", document->source, simdjson::error_message(error));
+  if (document->parser.allocate(text.size(), depth))
+    return fail(Code::kResourceExhausted, "{}: no memory for {} bytes of JSON", document->source, text.size());
   const auto parsed = document->parser.parse(text.data(), text.size(), true);
-  if (const auto error = parsed.get(document->root); error)
-    return fail(Code::kInvalidArgument, "{}: not valid JSON: {}", document->source, simdjson::error_message(error));
+  if (const auto error = parsed.get(document->root); error == simdjson::MEMALLOC || error == simdjson::CAPACITY)
+    return fail(Code::kResourceExhausted, "{}: no memory for {} bytes of JSON", document->source, text.size());
+  else if (error)
+    return fail(Code::kInvalidArgument, "{}: not valid JSON: {}", document->source, fault_of(error, depth));
   return Json(std::move(document));
 }
 
@@ -138,6 +153,14 @@ Result<std::int64_t> JsonValue::integer(std::int64_t low, std::int64_t high) con
   ASSIGN_OR_RETURN(const std::int64_t out, integer());
   if (out < low || out > high)
     return fail(Code::kInvalidArgument, "{}: expected an integer from {} to {}, got {}", where(), low, high, out);
+  return out;
+}
+
+Result<std::uint64_t> JsonValue::unsigned_integer() const {
+  std::uint64_t out = 0;
+  if (element_of(raw_).get(out))
+    return fail(Code::kInvalidArgument, "{}: expected an integer that is not negative, got {}", where(),
+                kind_name(kind()));
   return out;
 }
 
@@ -204,6 +227,15 @@ Result<std::vector<JsonValue>> JsonValue::elements() const {
   }
   return out;
 }
+
+std::size_t JsonValue::size() const {
+  const dom::element self = element_of(raw_);
+  if (self.is_object()) return dom::object(self).size();
+  if (self.is_array()) return dom::array(self).size();
+  return 0;
+}
+
+std::string JsonValue::text() const { return simdjson::to_string(element_of(raw_)); }
 
 bool is_utf8(std::string_view text) { return simdjson::validate_utf8(text); }
 

@@ -4,6 +4,7 @@
 // A JsonValue is a view into its Json, which must outlive it. Thread contract: a parsed Json is immutable.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -22,11 +23,15 @@ namespace chiasm {
 
 class JsonValue;
 
+inline constexpr std::size_t kJsonDepth = 64;
+inline constexpr std::size_t kMaxJsonDepth = 1024;
+
 // One parsed document.
 class Json {
  public:
-  // `source` names the document in every error: a file's path, or "request body". Depth is limited to 64.
-  static Result<Json> parse(std::string_view text, std::string source);
+  // `source` names the document in every error: a file's path, or "request body". `depth` limits the levels of
+  // objects and arrays, a value inside the innermost being one of them; at most kMaxJsonDepth.
+  static Result<Json> parse(std::string_view text, std::string source, std::size_t depth = kJsonDepth);
   // Reads and parses a file of at most `limit` bytes.
   static Result<Json> load(const std::string& path, std::uint64_t limit);
 
@@ -59,6 +64,7 @@ class JsonValue {
   // Typed reads: an error "FILE: field 'a.b': expected an integer, got a string" otherwise.
   Result<std::int64_t> integer() const;
   Result<std::int64_t> integer(std::int64_t low, std::int64_t high) const;  // inclusive bounds
+  Result<std::uint64_t> unsigned_integer() const;                           // not negative
   Result<double> number() const;                                            // integers too
   Result<bool> boolean() const;
   Result<std::string_view> string() const;
@@ -70,6 +76,12 @@ class JsonValue {
 
   // Elements of an array.
   Result<std::vector<JsonValue>> elements() const;
+
+  // How many members or elements, told before either list is made; 0 for other kinds. Counts to 16777215 only.
+  std::size_t size() const;
+
+  // The value as JSON text without spaces, strings and numbers spelled in the shortest way.
+  std::string text() const;
 
   // "FILE: field 'a.b'", for errors of the caller's own.
   std::string where() const;

@@ -80,6 +80,52 @@ TEST(Json, DepthIsLimited) {
   EXPECT_FALSE(Json::parse(nested(100000), "t.json").has_value());
 }
 
+TEST(Json, DepthIsTheCallersToChoose) {
+  const auto depth = [](std::string_view text, std::size_t limit) {
+    const auto json = Json::parse(text, "body", limit);
+    return json ? std::string("fits") : json.error().message;
+  };
+  EXPECT_EQ(depth("[[1]]", 3), "fits");
+  EXPECT_EQ(depth(R"({"a":[1]})", 3), "fits");
+  EXPECT_EQ(depth("[[1]]", 2), "body: not valid JSON: it is nested deeper than 2 levels");
+  EXPECT_EQ(depth(R"({"a":{"b":[1]}})", 3), "body: not valid JSON: it is nested deeper than 3 levels");
+  EXPECT_EQ(depth("1", 0), "fits");
+  EXPECT_NE(depth(std::string(5000, '['), 1 << 20), "fits");
+}
+
+TEST(Json, SaysWhatIsWrongInWordsOfItsOwn) {
+  const std::pair<std::string_view, std::string_view> cases[] = {
+      {"", "it is empty"},
+      {"\"\xFF\"", "it is not UTF-8"},
+      {"[1e999]", "a number that is malformed or too large"},
+      {"[123456789012345678901234567890]", "a number that is malformed or too large"},
+      {"[nul]", "a word that is not true, false or null"},
+      {"[tru]", "a word that is not true, false or null"},
+      {"\"ab", "a string without an end"},
+      {R"(["\x"])", "a string with an unknown escape"},
+      {"[\"a\nb\"]", "a string with control characters that are not escaped"},
+      {"{\"a\":1", "a bracket, comma, colon or value is missing or out of place"},
+      {"[NaN]", "a bracket, comma, colon or value is missing or out of place"}};
+  for (const auto& [text, said] : cases)
+    EXPECT_EQ(Json::parse(text, "body").error().message, "body: not valid JSON: " + std::string(said)) << text;
+}
+
+TEST(Json, SizesAndText) {
+  const Json json =
+      parsed(R"( {"a" : [1, 2.50, -3, true, null, "x\u00e9\n\"/"], "o": {"k" : {}}, "u": 18446744073709551615} )");
+  const JsonValue root = json.root();
+  EXPECT_EQ(root.size(), 3U);
+  EXPECT_EQ(root.at("a")->size(), 6U);
+  EXPECT_EQ(root.at("u")->size(), 0U);
+  EXPECT_EQ(root.at("u")->unsigned_integer().value(), 18446744073709551615U);
+  EXPECT_EQ(root.at("a")->elements()->at(0).unsigned_integer().value(), 1U);
+  EXPECT_THAT(root.at("a")->elements()->at(2).unsigned_integer().error().message,
+              HasSubstr("field 'a[2]': expected an integer that is not negative, got an integer"));
+  EXPECT_EQ(root.text(),
+            "{\"a\":[1,2.5,-3,true,null,\"x\xC3\xA9\\n\\\"/\"],\"o\":{\"k\":{}},\"u\":18446744073709551615}");
+  EXPECT_EQ(Json::parse(root.text(), "again")->root().text(), root.text());
+}
+
 TEST(Json, LoadHasALimit) {
   const std::string path = testing::TempDir() + "/json_test.json";
   std::ofstream(path) << "{\"a\": 1}";

@@ -42,14 +42,46 @@ TEST_F(EncoderTest, APictureIsTheSameAloneAndBesideOthers) {
   const std::vector<std::span<const std::byte>> wide{file("scene-00.png")}, square{file("scene-16.png")},
       tall{file("scene-20.png")}, photo{file("scene-03.jpg")};
   const std::vector<PictureFiles> batch{wide, square, tall, photo, wide};
-  const auto together = encoder_.encode_batch(batch).value();
+  std::vector<PreparedPicture> prepared;
+  for (const PictureFiles& files : batch) prepared.push_back(must(encoder_.prepare(files, must(encoder_.plan(files)))));
+  auto together = encoder_.encode_prepared(prepared);
   ASSERT_EQ(together.size(), batch.size());
   for (std::size_t i = 0; i < batch.size(); ++i) {
     const EncodedPicture alone = encoder_.encode(batch[i]).value();
-    EXPECT_EQ(alone.grid, together[i].grid);
-    EXPECT_TRUE(same_bits(alone.rows, together[i].rows)) << i;
+    EXPECT_EQ(alone.grid, together[i].value().grid);
+    EXPECT_TRUE(same_bits(alone.rows, together[i]->rows)) << i;
   }
-  EXPECT_FALSE(same_bits(together[0].rows, together[1].rows));
+  EXPECT_FALSE(same_bits(together[0]->rows, together[1]->rows));
+  EXPECT_TRUE(encoder_.encode_prepared({}).empty());
+}
+
+TEST_F(EncoderTest, BoundsOfOnePictureAreThoseOfAnotherPreprocessor) {
+  const std::vector<std::span<const std::byte>> picture{file("scene-00.png")};
+  const PixelBounds small{.min_pixels = 784, .max_pixels = 20 * 784},
+      large{.min_pixels = 200 * 784, .max_pixels = 300 * 784};
+  for (const PixelBounds& bounds : {small, large}) {
+    const PreprocessorConfig config = must(with_bounds(preprocessor_, bounds));
+    EXPECT_NE(config.digest(), preprocessor_.digest());
+    const Encoder other(*model_, *layout_, config, threads_);
+    const EncodedPicture got = must(encoder_.encode(picture, bounds));
+    EXPECT_TRUE(same_bits(got.rows, must(other.encode(picture)).rows));
+    EXPECT_GE(got.rows.rows() * 784, *bounds.min_pixels);
+    EXPECT_LE(got.rows.rows() * 784, *bounds.max_pixels);
+  }
+  EXPECT_EQ(must(with_bounds(preprocessor_, {})), preprocessor_);
+  // What is said must fit what is not said.
+  for (const PixelBounds& wrong : {PixelBounds{.min_pixels = 0, .max_pixels = {}},
+                                   {.min_pixels = -5, .max_pixels = {}},
+                                   {.min_pixels = {}, .max_pixels = 100},
+                                   {.min_pixels = preprocessor_.max_pixels + 1, .max_pixels = {}},
+                                   {.min_pixels = 1, .max_pixels = 783},
+                                   {.min_pixels = 1, .max_pixels = INT64_MAX}}) {
+    const auto refused = encoder_.plan(picture, wrong);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
+    EXPECT_THAT(refused.error().message, HasSubstr("max_pixels"));
+  }
+  EXPECT_EQ(must(encoder_.plan(picture, {.min_pixels = 1, .max_pixels = 784})).rows, 1);
 }
 
 TEST_F(EncoderTest, ThePlanIsWhatEncodingGivesAndOpensNoDecoder) {
@@ -92,7 +124,13 @@ TEST_F(EncoderTest, BadInputIsNamed) {
   EXPECT_EQ(truncated.error().code, Code::kDataLoss);
   const Encoder small(*model_, *layout_, preprocessor_, threads_, {.max_pixels = 1000}, &stats_);
   const std::vector<std::span<const std::byte>> large{file("scene-00.png")};
-  EXPECT_EQ(small.encode(large).error().code, Code::kResourceExhausted);
+  const std::int64_t decodes = stats_.decodes;
+  const auto refused = small.encode(large);
+  EXPECT_EQ(refused.error().code, Code::kInvalidArgument);
+  EXPECT_THAT(refused.error().message, HasSubstr("at most 1000 pixels"));
+  const Encoder brief(*model_, *layout_, preprocessor_, threads_, {.max_bytes = 99}, &stats_);
+  EXPECT_THAT(brief.encode(large).error().message, HasSubstr("at most 99 bytes"));
+  EXPECT_EQ(stats_.decodes, decodes);
 }
 
 }  // namespace

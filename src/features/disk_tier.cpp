@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/secret.h"
 
 namespace chiasm {
 namespace {
@@ -91,6 +92,30 @@ void walk(const fs::path& dir, const Visit& visit) {
 std::uint64_t DiskTierCounters::all_bad() const { return std::accumulate(bad.begin(), bad.end(), std::uint64_t{0}); }
 
 DiskTier::DiskTier(DiskTierOptions options) : options_(std::move(options)) {}
+
+Result<std::string> DiskTier::folder_name() const {
+  constexpr std::size_t kDigits = 32;
+  const fs::path file = options_.dir / ".folder";
+  const auto read = [&]() -> std::optional<std::string> {
+    auto text = read_text_file(file, kDigits);
+    if (!text || text->size() != kDigits || !is_hex(*text)) return std::nullopt;
+    return std::move(*text);
+  };
+  if (auto name = read()) return *name;
+  // Written beside it and linked into place: of several that come at once, the first one's stays.
+  std::error_code error;
+  fs::create_directories(options_.dir, error);
+  const fs::path mine = options_.dir / temporary_name(".folder");
+  const std::string name = random_hex(kDigits);
+  RETURN_IF_ERROR(publish_file(mine, {std::as_bytes(std::span(name))}));
+  fs::create_hard_link(mine, file, error);
+  std::error_code ignored;
+  // No links here, or a name that is damaged: then the last one's stays.
+  if (error && !read()) fs::rename(mine, file, ignored);
+  fs::remove(mine, ignored);
+  if (auto there = read()) return *there;
+  return fail(Code::kUnavailable, "{}: cannot be read or written", file.string());
+}
 
 fs::path DiskTier::path_of(const FeatureId& id) const {
   const std::string hex = id.hex();
@@ -167,6 +192,24 @@ Status DiskTier::publish(const Feature& feature) {
   written_since_scan_ += bytes->size();
   evict();
   return {};
+}
+
+Result<bool> DiskTier::erase(const FeatureId& id) {
+  const fs::path path = path_of(id);
+  const std::lock_guard lock(evict_mutex_);
+  const auto state = state_of(path);
+  if (!state) return false;
+  if (::unlink(path.c_str()) != 0) {
+    if (errno == ENOENT) return false;
+    return fail(Code::kInternal, "feature file not removed: {}: {}", path.string(), std::strerror(errno));
+  }
+  // Gone from the candidates too: evict() would subtract it once more.
+  std::erase_if(candidates_, [&](const Candidate& candidate) { return candidate.path == path; });
+  bytes_ -= std::min(bytes_, state->size);
+  const std::lock_guard counting(mutex_);
+  ++counters_.erased;
+  counters_.bytes = bytes_;
+  return true;
 }
 
 void DiskTier::scan() {

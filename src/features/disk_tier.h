@@ -36,6 +36,7 @@ struct DiskTierCounters {
   std::uint64_t writes = 0, failed_writes = 0;
   std::uint64_t refused = 0;  // larger than max_file or the budget: not written
   std::uint64_t evictions = 0;
+  std::uint64_t erased = 0;
   std::uint64_t swept = 0;  // temporaries of writers that died
   std::uint64_t bytes = 0;  // in the folder, as far as this process knows
 
@@ -56,9 +57,16 @@ class DiskTier {
   // by P/16 for a while. An error (disk full, a value that F16 cannot hold) is counted; the caller may go on without.
   Status put(const Feature& feature);
 
+  // Removes the feature's file; false where there was none. An error (a folder that we may only read) leaves it.
+  Result<bool> erase(const FeatureId& id);
+
   // What is kept of the same picture under other names: looked at by other weights, or at another size. Reads the
   // beginning of every file of the folder, so it is for saying why a picture is not known, not for finding one.
   std::vector<FeatureMeta> kin_of(const Digest& image_digest) const;
+
+  // A random name that stands in the folder, written by whoever asks first: two processes that read the same name use
+  // the same folder, whatever each calls it. kUnavailable where it can be neither read nor written.
+  Result<std::string> folder_name() const;
 
   std::filesystem::path path_of(const FeatureId& id) const;
   const DiskTierOptions& options() const { return options_; }

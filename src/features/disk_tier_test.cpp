@@ -168,6 +168,38 @@ TEST(DiskTier, TheBudgetHoldsAfterEveryWrite) {
   EXPECT_EQ(tier.counters().evictions, 20U);
 }
 
+TEST(DiskTier, ErasedFilesAreGoneAndNoLongerCounted) {
+  const TemporaryFolder folder;
+  DiskTier tier({.dir = folder.path(), .budget = 3 * file_bytes()});
+  EXPECT_FALSE(must(tier.erase(id(1))));
+  for (int i = 1; i <= 3; ++i) {
+    ASSERT_TRUE(tier.put(sample_feature(i)).has_value());
+    age(tier.path_of(id(i)), 100s - std::chrono::seconds(i));
+  }
+  DiskTier other({.dir = folder.path(), .budget = 3 * file_bytes()});
+  ASSERT_TRUE(other.put(sample_feature(3)).has_value());  // scans: 1 is the first to go
+  EXPECT_TRUE(must(other.erase(id(1))));
+  EXPECT_FALSE(must(other.erase(id(1))));
+  EXPECT_EQ(other.get(id(1)), nullptr);
+  EXPECT_FALSE(fs::exists(other.path_of(id(1))));
+  EXPECT_EQ(other.counters().erased, 1U);
+  EXPECT_EQ(other.counters().bytes, 2 * file_bytes());
+  ASSERT_TRUE(other.put(sample_feature(4)).has_value());  // fits in what was erased
+  EXPECT_EQ(other.counters().evictions, 0U);
+  ASSERT_TRUE(other.put(sample_feature(5)).has_value());
+  EXPECT_EQ(other.counters().evictions, 1U);
+  EXPECT_EQ(other.counters().bytes, bytes_in(folder.path()));
+  EXPECT_LE(bytes_in(folder.path()), 3 * file_bytes());
+}
+
+TEST(DiskTier, WhatIsNoFileIsNotErased) {
+  const TemporaryFolder folder;
+  DiskTier tier({.dir = folder.path()});
+  fs::create_directories(tier.path_of(id(1)));
+  EXPECT_FALSE(must(tier.erase(id(1))));
+  EXPECT_TRUE(fs::is_directory(tier.path_of(id(1))));
+}
+
 TEST(DiskTier, WhatDoesNotFitIsRefusedAndPushesNothingOut) {
   const TemporaryFolder folder;
   DiskTier tier({.dir = folder.path(), .budget = 2 * file_bytes()});
@@ -356,6 +388,33 @@ TEST(DiskTier, KilledWritersLeaveNothingHalf) {
     }
     EXPECT_EQ(tier.counters().all_bad(), 0U);
   }
+}
+
+TEST(DiskTier, AFolderKnowsItsName) {
+  const TemporaryFolder folder;
+  const auto name_of = [&](const std::filesystem::path& dir) {
+    DiskTierOptions options;
+    options.dir = dir;
+    return must(DiskTier(options).folder_name());
+  };
+  const std::string name = name_of(folder.path() / "a");
+  EXPECT_EQ(name.size(), 32U);
+  EXPECT_EQ(name_of(folder.path() / "a"), name);
+  EXPECT_NE(name_of(folder.path() / "b"), name);
+  std::filesystem::create_directory_symlink(folder.path() / "a", folder.path() / "link");
+  EXPECT_EQ(name_of(folder.path() / "link"), name);
+  folder.write("a/.folder", "damaged");
+  const std::string again = name_of(folder.path() / "a");
+  EXPECT_EQ(again.size(), 32U);
+  EXPECT_EQ(name_of(folder.path() / "link"), again);
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path() / "a"), {}), 1);  // no leftovers
+
+  // Many at once agree.
+  std::vector<std::string> names(8);
+  std::vector<std::thread> threads;
+  for (std::string& out : names) threads.emplace_back([&] { out = name_of(folder.path() / "c"); });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(std::set<std::string>(names.begin(), names.end()).size(), 1U);
 }
 
 }  // namespace

@@ -17,6 +17,18 @@ float rounded(float value, DType dtype) {
   return bf16_to_f32(f32_to_bf16(value));
 }
 
+FeatureId feature_id(std::string_view tenant, const Digest& vision, const Digest& preprocess, std::int64_t files,
+                     const Digest& image) {
+  return {Hasher()
+              .add("kind", std::string_view("chiasm.feature_id/1"))
+              .add("tenant", tenant)
+              .add("vision_digest", vision)
+              .add("preprocess_digest", preprocess)
+              .add("files", files)
+              .add("image_digest", image)
+              .finish()};
+}
+
 std::string grid_text(const std::array<std::int64_t, 3>& grid) {
   return fmt::format("{},{},{}", grid[0], grid[1], grid[2]);
 }
@@ -39,15 +51,19 @@ Digest image_digest(std::span<const std::span<const std::byte>> files) {
 FeatureKey feature_key(std::string_view tenant, const Digest& vision, const Digest& preprocess,
                        std::span<const std::span<const std::byte>> files) {
   FeatureKey key{.vision_digest = vision, .preprocess_digest = preprocess, .image_digest = image_digest(files)};
-  key.id.digest = Hasher()
-                      .add("kind", std::string_view("chiasm.feature_id/1"))
-                      .add("tenant", tenant)
-                      .add("vision_digest", vision)
-                      .add("preprocess_digest", preprocess)
-                      .add("files", static_cast<std::int64_t>(files.size()))
-                      .add("image_digest", key.image_digest)
-                      .finish();
+  key.id = feature_id(tenant, vision, preprocess, static_cast<std::int64_t>(files.size()), key.image_digest);
   return key;
+}
+
+bool belongs_to(const FeatureMeta& meta, std::string_view tenant, std::int64_t temporal_patch_size) {
+  const auto made_of = [&](std::int64_t files) {
+    return feature_id(tenant, meta.vision_digest, meta.preprocess_digest, files, meta.image_digest) == meta.id;
+  };
+  const std::int64_t groups = meta.grid_thw[0];
+  if (groups < 1 || groups > kMaxGridSide) return false;
+  for (std::int64_t last = 1; last <= temporal_patch_size; ++last)
+    if (made_of((groups - 1) * temporal_patch_size + last)) return true;
+  return false;
 }
 
 Feature make_feature(const FeatureKey& key, std::array<std::int64_t, 3> grid_thw, std::string model, Matrix rows) {

@@ -64,6 +64,10 @@ struct FeatureMeta {
   bool operator==(const FeatureMeta&) const = default;
 };
 
+// Whether the feature's id was made for this tenant. The number of files is not in the metadata: one, or any number
+// whose last group of `temporal_patch_size` frames is the grid's last.
+bool belongs_to(const FeatureMeta& meta, std::string_view tenant, std::int64_t temporal_patch_size = 2);
+
 struct Feature {
   FeatureMeta meta;
   Matrix rows;  // [rows, width], f32 in memory whatever meta.dtype is; width is the language model's

@@ -118,6 +118,17 @@ std::shared_ptr<const Feature> TieredFeatureSource::find(const FeatureId& id) tr
   return nullptr;
 }
 
+// Disk first: the other way round a request in between would bring it back into memory.
+Result<bool> TieredFeatureSource::erase(const FeatureId& id) try {
+  Result<bool> on_disk = false;
+  if (disk_ != nullptr) on_disk = disk_->erase(id);
+  const bool in_memory = memory_ != nullptr && memory_->erase(id);
+  if (!on_disk) return on_disk;
+  return *on_disk || in_memory;
+} catch (const std::exception& e) {
+  return fail(Code::kInternal, "feature {}: {}", id.hex(), e.what());
+}
+
 FeatureSourceCounters TieredFeatureSource::counters() const {
   const std::lock_guard lock(mutex_);
   FeatureSourceCounters out = counters_;

@@ -1,7 +1,7 @@
 // Where features come from: memory, then disk, then the encoder, with one encoding per feature however many ask.
 //
 // The encoder is a function handed in with each request, so that the key is made and looked up before anything is
-// decoded. Thread contract: get() and find() may be called from any thread.
+// decoded. Thread contract: every method may be called from any thread.
 #pragma once
 
 #include <chrono>
@@ -67,6 +67,10 @@ class TieredFeatureSource : public FeatureSource {
 
   // What is kept under this id, memory first; null when nothing is. For those who have an id but no picture.
   std::shared_ptr<const Feature> find(const FeatureId& id);
+
+  // Forgets what is kept under this id, on disk and in memory; false where it was in neither. A request that is being
+  // answered meanwhile may keep it again.
+  Result<bool> erase(const FeatureId& id);
 
   FeatureSourceCounters counters() const;
   const std::shared_ptr<MemoryTier>& memory() const { return memory_; }

@@ -91,6 +91,22 @@ TEST(FeatureSource, AHitOpensNoDecoder) {
   EXPECT_EQ(source.get(key(), must_not_run, kNoDeadline).value().source, Source::kMemory);
 }
 
+TEST(FeatureSource, WhatIsErasedIsNowhere) {
+  const TemporaryFolder folder;
+  Encoder encoder;
+  TieredFeatureSource source(std::make_shared<MemoryTier>(kPlenty),
+                             std::make_shared<DiskTier>(DiskTierOptions{.dir = folder.path()}));
+  ASSERT_TRUE(source.get(sample_key(1), encoder.of(1), kNoDeadline).has_value());
+  EXPECT_TRUE(must(source.erase(sample_key(1).id)));
+  EXPECT_FALSE(must(source.erase(sample_key(1).id)));
+  EXPECT_EQ(source.find(sample_key(1).id), nullptr);
+  EXPECT_EQ(source.get(sample_key(1), encoder.of(1), kNoDeadline).value().source, Source::kEncoded);
+  ASSERT_TRUE(source.memory()->erase(sample_key(1).id));
+  EXPECT_TRUE(must(source.erase(sample_key(1).id)));  // on disk alone
+  TieredFeatureSource none(nullptr, nullptr);
+  EXPECT_FALSE(must(none.erase(sample_key(1).id)));
+}
+
 TEST(FeatureSource, WithoutTiersEveryRequestEncodes) {
   Encoder encoder;
   TieredFeatureSource source(nullptr, nullptr);

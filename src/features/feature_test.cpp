@@ -67,6 +67,32 @@ TEST(FeatureKey, AFileCannotPoseAsAListOfFrames) {
   EXPECT_NE(id_of("t", "v", "p", {"a", "b"}), id_of("t", "v", "p", {forged}));
 }
 
+TEST(FeatureKey, AFeatureBelongsToTheTenantItsIdWasMadeFor) {
+  const std::vector<std::string> frames = {"a", "b", "c", "d", "e", "f", "g"};
+  for (const std::int64_t temporal : {1, 2, 3}) {
+    for (std::size_t count = 1; count <= frames.size(); ++count) {
+      std::vector<std::span<const std::byte>> files;
+      for (std::size_t i = 0; i < count; ++i) files.push_back(bytes_of(frames[i]));
+      const auto key = feature_key("mine", digest_of(bytes_of("v")), digest_of(bytes_of("p")), files);
+      const std::int64_t groups = (static_cast<std::int64_t>(count) + temporal - 1) / temporal;
+      const FeatureMeta meta = make_feature(key, {groups, 4, 6}, "m", Matrix(1, 1)).meta;
+      EXPECT_TRUE(belongs_to(meta, "mine", temporal)) << count;
+      EXPECT_FALSE(belongs_to(meta, "", temporal));
+      EXPECT_FALSE(belongs_to(meta, "theirs", temporal));
+      FeatureMeta other = meta;
+      other.image_digest.bytes[3] ^= 1;
+      EXPECT_FALSE(belongs_to(other, "mine", temporal));
+      other = meta;
+      other.grid_thw[0] = groups + 1;  // never so many frame groups of so few files
+      EXPECT_FALSE(belongs_to(other, "mine", temporal));
+      for (const std::int64_t wrong : {std::int64_t{0}, std::int64_t{-3}, INT64_MAX}) {
+        other.grid_thw[0] = wrong;
+        EXPECT_FALSE(belongs_to(other, "mine", temporal));
+      }
+    }
+  }
+}
+
 TEST(FeatureKey, ImageDigestOfAFileIsWhatB2sumPrints) {
   const std::span<const std::byte> file = bytes_of("abc");
   // RFC 7693, appendix A: BLAKE2b-512 of "abc", the first half.

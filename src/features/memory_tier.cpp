@@ -41,6 +41,21 @@ void MemoryTier::put(std::shared_ptr<const Feature> feature) {
   counters_.entries = entries_.size();
 }
 
+bool MemoryTier::holds(const FeatureId& id) const {
+  const std::lock_guard lock(mutex_);
+  return entries_.contains(id);
+}
+
+bool MemoryTier::erase(const FeatureId& id) {
+  Order dropped;  // freed after the lock
+  const std::lock_guard lock(mutex_);
+  const auto it = entries_.find(id);
+  if (it == entries_.end()) return false;
+  drop(it->second, dropped);
+  ++counters_.erased;
+  return true;
+}
+
 void MemoryTier::drop(Order::iterator entry, Order& dropped) {
   counters_.bytes -= cost(**entry);
   entries_.erase((*entry)->meta.id);

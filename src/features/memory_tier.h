@@ -16,6 +16,7 @@ namespace chiasm {
 struct MemoryTierCounters {
   std::uint64_t hits = 0, misses = 0;
   std::uint64_t evictions = 0;
+  std::uint64_t erased = 0;
   std::uint64_t refused = 0;             // larger than the whole budget
   std::uint64_t entries = 0, bytes = 0;  // now
 };
@@ -27,6 +28,8 @@ class MemoryTier {
 
   std::shared_ptr<const Feature> get(const FeatureId& id);  // null: a miss
   void put(std::shared_ptr<const Feature> feature);         // replaces what has the same id
+  bool holds(const FeatureId& id) const;                    // neither a use nor a hit
+  bool erase(const FeatureId& id);                          // false: nothing was kept under it
   MemoryTierCounters counters() const;
   std::uint64_t budget() const { return budget_; }
 

@@ -65,6 +65,26 @@ TEST(MemoryTier, AFeatureOutlivesItsEviction) {
   EXPECT_EQ(values_of(*kept), values_of(sample_feature(1)));
 }
 
+TEST(MemoryTier, WhatIsErasedIsGoneAndItsBytesAreFree) {
+  const std::uint64_t cost = MemoryTier::cost(sample_feature(1));
+  MemoryTier tier(2 * cost);
+  tier.put(shared_sample(1));
+  tier.put(shared_sample(2));
+  const auto kept = tier.get(sample_key(1).id);
+  EXPECT_TRUE(tier.holds(sample_key(1).id));
+  EXPECT_TRUE(tier.erase(sample_key(1).id));
+  EXPECT_FALSE(tier.holds(sample_key(1).id));
+  EXPECT_FALSE(tier.erase(sample_key(1).id));
+  EXPECT_EQ(tier.get(sample_key(1).id), nullptr);
+  EXPECT_EQ(values_of(*kept), values_of(sample_feature(1)));  // for those who have it already
+  EXPECT_EQ(tier.counters().bytes, cost);
+  EXPECT_EQ(tier.counters().entries, 1U);
+  EXPECT_EQ(tier.counters().erased, 1U);
+  tier.put(shared_sample(3));
+  EXPECT_NE(tier.get(sample_key(2).id), nullptr);
+  EXPECT_EQ(tier.counters().evictions, 0U);
+}
+
 TEST(MemoryTier, FromManyThreads) {
   const std::uint64_t cost = MemoryTier::cost(sample_feature(1));
   MemoryTier tier(4 * cost);

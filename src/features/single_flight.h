@@ -5,7 +5,6 @@
 #pragma once
 
 #include <atomic>
-#include <chrono>
 #include <condition_variable>
 #include <exception>
 #include <functional>
@@ -14,12 +13,10 @@
 #include <optional>
 #include <unordered_map>
 
+#include "base/deadline.h"
 #include "base/result.h"
 
 namespace chiasm {
-
-using Deadline = std::chrono::steady_clock::time_point;
-inline constexpr Deadline kNoDeadline = Deadline::max();
 
 template <class Key, class Value>
 class SingleFlight {

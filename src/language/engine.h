@@ -1,95 +1,85 @@
-// The engine loop: prompts in, answers out, several at once over one pool of KV blocks.
+// Prompts in, answers out, many at once over one pool of KV blocks: the language server's engine.
 //
-// What the prompts of a call have in common from their start (system text, pictures) is prefilled once; the others go
-// on from there with their own tokens. Prompts are cut into steps of a bounded size, decoding sequences share each
-// step. Neither changes an answer: logits are bit-identical however they were computed (ops.h, the row contract).
-// Thread contract: one run at a time.
+// Requests join between steps (continuous batching). What prompts have in common from their start (system text,
+// pictures, earlier turns) is computed once, for requests at the same time and for later ones. Prompts are cut into
+// steps of a bounded size beside sequences that decode; where KV blocks run out, the latest arrivals step back and go
+// on later. None of it changes an answer: logits are bit-identical however they were computed (ops.h, the row
+// contract). Thread contract: all methods may be called from any thread. The engine computes on one thread of its own.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
-#include <string>
 #include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "kernels/ops.h"
-#include "language/prompt_assembly.h"
-#include "language/sampler.h"
-#include "language/sequence.h"
+#include "language/engine_loop.h"
+#include "language/generation.h"
 #include "models/language_model.h"
 #include "text/tokenizer.h"
 
 namespace chiasm {
 
 struct EngineOptions {
-  // Address space of the KV pool; memory is taken as tokens come. 0: 4 GiB, or what one sequence of
-  // max_position_embeddings needs where that is more.
+  // Address space of the KV pool; memory is taken as tokens come, and with share_prefix kept for who begins alike, so
+  // that a server comes to use all of it. 0: 4 GiB, or what one sequence of max_position_embeddings needs where that is
+  // more.
   std::uint64_t kv_bytes = 0;
   std::int64_t step_tokens = 512;   // tokens computed in one step, at most
   std::int64_t max_sequences = 64;  // questions answered at the same time
-  bool share_prefix = true;
+  bool share_prefix = true;         // false: nothing is kept and nothing shared
+  std::int64_t max_waiting = 256;   // submissions whose first step is not yet begun
+  // Called from the engine's thread after each step; must not block; may be null.
+  std::function<void(const StepReport&)> on_step;
 };
-
-struct GenerationRequest {
-  LanguagePrompt prompt;
-  SamplingParams sampling;
-  std::int64_t max_tokens = 256;             // may be more than the context has room for: the answer ends there
-  std::int64_t logprobs = -1;                // -1: none; n: of the chosen token and the n most likely
-  std::vector<std::int64_t> stop_token_ids;  // end the answer; the last of token_ids, not in the text
-};
-
-struct Completion {
-  std::vector<std::int32_t> token_ids;
-  std::string text;
-  FinishReason finish_reason = FinishReason::kLength;
-  bool context_full = false;  // kLength because of max_position_embeddings: a larger max_tokens gives no more
-  std::int64_t prompt_tokens = 0;
-  std::int64_t cached_tokens = 0;  // of the prompt, computed for another question
-  double prefill_ms = 0;           // the steps that this prompt's own tokens were part of
-  double decode_ms = 0;            // from the first token to the last
-  std::vector<Logprobs> logprobs;
-};
-
-// What can be said of requests without weights: a prompt that is empty or beyond max_position_embeddings, sampling
-// parameters or max_tokens out of range. The error names the question.
-Status check_requests(std::span<const GenerationRequest> requests, const TextConfig& config);
 
 // Called for each request with text as it comes: whole UTF-8 characters.
 using OnText = std::function<void(std::size_t request, std::string_view text)>;
+// Events of requests that were submitted together; as OnEvent.
+using OnEventOf = std::function<void(std::size_t request, GenerationEvent&&)>;
 
 class Engine {
  public:
   // `model`, `tokenizer` and `ops` must outlive the engine.
   static Result<std::unique_ptr<Engine>> create(const LanguageModel& model, const Tokenizer& tokenizer, const Ops& ops,
                                                 const EngineOptions& options = {});
+  // What is open ends with kUnavailable.
+  ~Engine();
 
-  // Answers in the order of the requests. Errors: those of check_requests, prompt and answer beyond the pool
-  // (kResourceExhausted), ids beyond the vocabulary, logits that are not finite (kDataLoss).
+  // Answers from the engine's thread, through `on_event`. Errors at once, and no event: those of check_request, prompt
+  // and answer beyond the pool (kResourceExhausted), "queue full" (kResourceExhausted), after shutdown (kUnavailable).
+  // Errors as the end: kCancelled, kDeadlineExceeded, logits that are not finite (kDataLoss), the model's own.
+  Result<std::shared_ptr<Generation>> submit(GenerationRequest request, OnEvent on_event);
+  // All or none, one behind the other in the queue, of which they take one place. Errors name the question.
+  Result<std::vector<std::shared_ptr<Generation>>> submit_all(std::vector<GenerationRequest> requests,
+                                                              OnEventOf on_event);
+
+  // submit_all, and waits: answers in the order of the requests. `on_text` is called from this thread. One that fails
+  // cancels the others; its error names the question. Not from an OnEvent.
   Result<std::vector<Completion>> run(std::span<const GenerationRequest> requests, const OnText& on_text = nullptr);
+
+  EngineStatus status() const { return loop_->status(); }
+
+  // Refuses what comes and ends what is open with kUnavailable. Not from an OnEvent.
+  void shutdown() { loop_->shutdown(); }
 
   // Tokens that fit the pool.
   std::int64_t capacity() const;
 
  private:
-  class Run;
   Engine(const LanguageModel& model, const Tokenizer& tokenizer, const EngineOptions& options,
-         std::unique_ptr<KvPool> pool, const Ops& ops)
-      : model_(model), tokenizer_(tokenizer), options_(options), ops_(ops), pool_(std::move(pool)) {}
+         std::unique_ptr<KvPool> pool, const Ops& ops);
 
-  // Tokens that an answer may have.
-  std::int64_t answer_limit(const GenerationRequest& request) const;
-  // Tokens that prompt and answer may come to.
-  std::int64_t longest(const GenerationRequest& request) const { return request.prompt.size() + answer_limit(request); }
   Status check_fits_pool(const GenerationRequest& request) const;
+  Status check(const GenerationRequest& request) const;
 
   const LanguageModel& model_;
   const Tokenizer& tokenizer_;
-  const EngineOptions options_;
-  const Ops& ops_;
   std::unique_ptr<KvPool> pool_;
+  std::unique_ptr<EngineLoop> loop_;
 };
 
 }  // namespace chiasm

@@ -11,6 +11,7 @@
 
 #include "base/test_support.h"
 #include "language/engine.h"
+#include "language/test_engine.h"
 
 namespace chiasm {
 namespace {
@@ -20,43 +21,6 @@ using testing::HasSubstr;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
 
-// Answers 'a', 'b', 'c', ... in turn, whatever the prompt is; `harm` is put in the logits behind a token.
-class FakeModel final : public LanguageModel {
- public:
-  FakeModel(std::int64_t context, KvShape shape) : shape_(shape) {
-    config_.vocab_size = 300;
-    config_.max_position_embeddings = context;
-  }
-  const TextConfig& config() const override { return config_; }
-  KvShape kv_shape(std::int64_t blocks) const override {
-    KvShape out = shape_;
-    out.blocks = blocks;
-    return out;
-  }
-  std::uint64_t weight_bytes() const override { return 0; }
-  Result<Matrix> forward(const LanguageBatch& batch, KvPool& pool) const override { return forward(batch, pool, {}); }
-  Result<Matrix> forward(const LanguageBatch& batch, KvPool& pool, const Probe&) const override {
-    for (const SequenceRows& rows : batch.sequences)
-      for (const std::int32_t block : rows.block_table) EXPECT_LT(block, pool.shape().blocks);
-    Matrix out(static_cast<std::int64_t>(batch.logits_rows.size()), config_.vocab_size);
-    for (std::int64_t i = 0; i < out.rows(); ++i) {
-      const std::int32_t last =
-          batch.token_ids[static_cast<std::size_t>(batch.logits_rows[static_cast<std::size_t>(i)])];
-      std::fill_n(out.row(i), config_.vocab_size, 0.0F);
-      out.row(i)[97 + (last + 1) % 26] = 9;
-      if (const auto found = harm.find(last); found != harm.end()) out.row(i)[200] = found->second;
-    }
-    return out;
-  }
-
-  std::map<std::int32_t, float> harm;
-
- private:
-  TextConfig config_;
-  KvShape shape_;
-};
-
-constexpr KvShape kSmall{1, 1, 4, 0};   // a block takes 1024 bytes
 constexpr KvShape k72B{80, 8, 128, 0};  // 655,360 bytes a token
 constexpr std::int64_t k72BContext = 32768;
 
@@ -66,15 +30,8 @@ class EngineLimitsTest : public testing::Test {
     return must(Engine::create(model, tokenizer_, *ops_, options));
   }
 
-  // Prompts of one number begin alike.
   static GenerationRequest request(std::int64_t prompt, std::int64_t max_tokens, std::int32_t last = 7) {
-    GenerationRequest out;
-    out.prompt.token_ids.assign(static_cast<std::size_t>(prompt), 3);
-    out.prompt.token_ids.back() = last;
-    for (auto& axis : out.prompt.positions.position_ids)
-      for (std::int64_t t = 0; t < prompt; ++t) axis.push_back(static_cast<std::int32_t>(t));
-    out.max_tokens = max_tokens;
-    return out;
+    return numbered_request(prompt, max_tokens, last);
   }
 
   static double resident_mib() {
@@ -90,7 +47,7 @@ class EngineLimitsTest : public testing::Test {
 };
 
 TEST_F(EngineLimitsTest, AnAnswerEndsWhereTheContextIsFull) {
-  const FakeModel model(100, kSmall);
+  const FakeModel model(100);
   const std::vector<GenerationRequest> requests{request(60, 300000), request(60, 39, 8), request(60, 40, 9),
                                                 request(99, std::numeric_limits<std::int64_t>::max())};
   const auto answers = must(engine(model)->run(requests));
@@ -103,7 +60,7 @@ TEST_F(EngineLimitsTest, AnAnswerEndsWhereTheContextIsFull) {
 }
 
 TEST_F(EngineLimitsTest, AStopTokenAtTheContextsEndIsAStop) {
-  const FakeModel model(64, kSmall);
+  const FakeModel model(64);
   GenerationRequest one = request(60, 1000);
   const Completion cut = must(engine(model)->run({&one, 1})).front();
   EXPECT_TRUE(cut.context_full);
@@ -114,19 +71,19 @@ TEST_F(EngineLimitsTest, AStopTokenAtTheContextsEndIsAStop) {
   EXPECT_FALSE(stopped.context_full);
 }
 
-// A pool of exactly what the context allows: max_tokens beyond it reserve nothing.
-TEST_F(EngineLimitsTest, BlocksAreReservedForWhatTheContextAllows) {
-  const FakeModel model(128, kSmall);
+// A pool of exactly what the context allows: max_tokens beyond it ask for nothing.
+TEST_F(EngineLimitsTest, ThePoolNeedsNoMoreThanTheContextAllows) {
+  const FakeModel model(128);
   const std::vector<GenerationRequest> requests{request(70, 300000), request(70, 300000, 8)};
   const auto answers = must(engine(model, {.kv_bytes = std::uint64_t{4} * 1024})->run(requests));
   for (const Completion& answer : answers) EXPECT_EQ(answer.token_ids.size(), 58U);
-  // The beginning fills a block in part, for which there is no room beside the question's own: 64 of 69 are shared.
-  EXPECT_EQ(answers[1].cached_tokens, 64);
+  // They answer in turn, so that there is room for a copy of the block in which they part.
+  EXPECT_EQ(answers[1].cached_tokens, 69);
   EXPECT_EQ(must(engine(model, {.kv_bytes = std::uint64_t{5} * 1024})->run(requests))[1].cached_tokens, 69);
 }
 
 TEST_F(EngineLimitsTest, APoolThatIsTooSmallNamesTheRemedy) {
-  const FakeModel model(1000, kSmall);
+  const FakeModel model(1000);
   const std::vector<GenerationRequest> requests{request(10, 5), request(100, 29)};
   const auto refused = engine(model, {.kv_bytes = std::uint64_t{4} * 1024})->run(requests);
   ASSERT_FALSE(refused);
@@ -152,7 +109,7 @@ TEST_F(EngineLimitsTest, TheUsualPoolHoldsOneSequenceOfTheLongestAndTakesNoMemor
   EXPECT_LT(resident_mib() - before, 512);  // sanitizers keep what was freed, up to 256 MiB
 
   EXPECT_EQ(engine(large, {.kv_bytes = 4ULL << 30})->capacity(), 6528);  // an explicit size keeps its meaning
-  const FakeModel small(4096, kSmall);
+  const FakeModel small(4096);
   EXPECT_EQ(engine(small)->capacity(), 4096 * 65);  // every sequence at its longest, far below 4 GiB
 }
 
@@ -178,7 +135,7 @@ TEST_F(EngineLimitsTest, LogitsThatAreNotFiniteEndTheRun) {
   for (const float value : {kNan, -kNan, kInf, -kInf}) {
     for (const SamplingParams& sampling :
          {SamplingParams{}, SamplingParams{.temperature = 1}, SamplingParams{.temperature = 1, .top_k = 5}}) {
-      FakeModel model(100, kSmall);
+      FakeModel model(100);
       model.harm[8] = value;
       std::vector<GenerationRequest> requests{request(10, 5), request(10, 5, 8)};
       for (GenerationRequest& one : requests) {
@@ -193,15 +150,16 @@ TEST_F(EngineLimitsTest, LogitsThatAreNotFiniteEndTheRun) {
       EXPECT_TRUE(engine->run({requests.data(), 1}));  // the engine goes on
     }
   }
-  FakeModel later(100, kSmall);
-  later.harm[97 + 8] = kNan;  // behind the first token of the answer
+  FakeModel later(100);
+  later.harm[FakeModel::next(7)] = kNan;  // behind the first token of the answer
   const GenerationRequest one = request(10, 5);
-  EXPECT_EQ(must(engine(later)->run(std::vector{request(10, 1)})).front().token_ids, (std::vector<std::int32_t>{105}));
+  EXPECT_EQ(must(engine(later)->run(std::vector{request(10, 1)})).front().token_ids,
+            (std::vector<std::int32_t>{FakeModel::next(7)}));
   EXPECT_FALSE(engine(later)->run({&one, 1}));
 }
 
 TEST_F(EngineLimitsTest, RequestsAreCheckedWithoutAnEngine) {
-  const TextConfig config = FakeModel(100, kSmall).config();
+  const TextConfig config = FakeModel(100).config();
   std::vector<GenerationRequest> requests{request(99, 1), request(100, 1)};
   EXPECT_THAT(check_requests(requests, config).error().message,
               AllOf(HasSubstr("question 2: "), HasSubstr("100 tokens"), HasSubstr("max_position_embeddings")));

@@ -101,7 +101,8 @@ TEST_F(EngineTest, TheSharedBeginningIsComputedOnce) {
   const auto out = *engine()->run(requests);
   EXPECT_EQ(out[0].cached_tokens, 0);
   for (std::size_t i = 1; i < out.size(); ++i) {
-    EXPECT_EQ(out[i].cached_tokens, common);
+    EXPECT_GE(out[i].cached_tokens, common);  // two of them may have more in common than all
+    EXPECT_LT(out[i].cached_tokens, common + 5);
     EXPECT_EQ(out[i].prompt_tokens, requests[i].prompt.size());
   }
   const auto unshared = *engine({.share_prefix = false})->run(requests);

@@ -1,42 +1,80 @@
-// All state of one question on its way: its prompt, its KV blocks, what it has said so far.
+// All state of one question on its way: what was asked, its KV blocks, what it has said so far.
 //
-// Thread contract: owned by one Engine::run.
+// Thread contract: made by whoever submits, then owned by the engine's loop.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <vector>
 
-#include "base/stopwatch.h"
-#include "language/kv_blocks.h"
-#include "language/prompt_assembly.h"
-#include "language/sampler.h"
+#include "language/answer_text.h"
+#include "language/generation.h"
+#include "language/kv_slot.h"
+#include "language/prefix_cache.h"
 
 namespace chiasm {
 
-enum class FinishReason : std::uint8_t { kStop, kLength };
+// Requests that were submitted together; counted as one while any of them waits for its first step.
+struct SubmittedGroup {
+  std::int64_t unstarted = 0;
+};
 
 struct Sequence {
-  std::size_t request = 0;
-  const LanguagePrompt* prompt = nullptr;
-  std::vector<std::int32_t> block_table;
+  using Clock = std::chrono::steady_clock;
+
+  // `limit`: tokens that the answer may have.
+  Sequence(GenerationRequest&& request_in, OnEvent on_event_in, const TextConfig& config, const Tokenizer& tokenizer);
+
+  const GenerationRequest request;
+  const OnEvent on_event;
+  const std::shared_ptr<Generation> handle = std::make_shared<Generation>();
+  std::shared_ptr<SubmittedGroup> group;
+  const std::int64_t answer_limit;
+  const std::int64_t vocab_size, context;
+  const Clock::time_point submitted = Clock::now();
+  std::uint64_t arrival = 0;
+
   std::vector<std::int32_t> token_ids;  // prompt and answer
-  std::int64_t computed = 0;            // tokens whose keys and values are in the pool
-  std::int64_t shared = 0;              // of these, how many another sequence computed
-  std::vector<Logprobs> logprobs;       // one a generated token, when asked for
-  double prefill_ms = 0, decode_ms = 0;
+  std::vector<KvSlot> slots;            // of each
+  PrefixCache::Chain chain;
+  std::int64_t computed = 0;  // tokens whose keys and values are in the pool
+  bool admitted = false;      // once, perhaps preempted since
+  bool started = false;       // was part of a step
+  bool closed = false;        // has ended, its blocks are given back
+  std::int64_t cached = 0;    // prompt tokens that were there when it was admitted first
 
-  std::int64_t prompt_size() const { return prompt->size(); }
-  std::int64_t pending() const { return std::max<std::int64_t>(0, prompt_size() - computed); }
-  std::int64_t generated() const { return static_cast<std::int64_t>(token_ids.size()) - prompt_size(); }
+  AnswerText answer;
+  std::vector<Logprobs> logprobs;  // one a generated token, when asked for
+  std::unique_ptr<ConstraintState> constraint;
+  std::optional<TokenMask> allowed;  // for the next token, where there is a constraint
+  double queue_ms = 0, ttft_ms = 0, prefill_ms = 0, decode_ms = 0;
 
-  // Blocks for tokens up to `size`.
-  void grow(std::int64_t size, KvBlocks& blocks) {
-    while (static_cast<std::int64_t>(block_table.size()) * kKvBlock < size) block_table.push_back(blocks.take());
-  }
-  void release(KvBlocks& blocks) {
-    for (const std::int32_t block : block_table) blocks.give_back(block);
-    block_table.clear();
-  }
+  std::int64_t prompt_size() const { return request.prompt.size(); }
+  std::int64_t size() const { return static_cast<std::int64_t>(token_ids.size()); }
+  std::int64_t pending() const { return size() - computed; }
+  std::int64_t generated() const { return size() - prompt_size(); }
+  std::int64_t longest() const { return prompt_size() + answer_limit; }
+  bool prefilling() const { return computed < prompt_size(); }
+  double ms_since_submit() const { return std::chrono::duration<double, std::milli>(Clock::now() - submitted).count(); }
+
+  // What the next token is made from: `logits` as the model gives them. Streams it, and returns the end where it is
+  // one: an answer, or logits that mean nothing (kDataLoss).
+  std::optional<Result<Completion>> take_token(std::span<float> logits);
+  // Hands over what is left to say with the end, and nothing afterwards.
+  void end(Result<Completion> how);
+
+ private:
+  bool ends_with(std::int32_t id) const;
+  bool may_stop() const { return generated() >= request.min_tokens; }
+  bool allow_next();
+  Completion complete(FinishReason reason);
+  void append(std::int32_t id);
+  void emit(GenerationEvent&& event);
+
+  GenerationEvent last_;  // of the last token, until it is known whether it is the end
+  bool ended_ = false;
 };
 
 }  // namespace chiasm

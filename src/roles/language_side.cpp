@@ -41,8 +41,26 @@ Status LanguageSide::load() {
   }
   weight_bytes_ = model_->weight_bytes();
   ASSIGN_OR_RETURN(engine_, Engine::create(*model_, *tokenizer_, *ops_, options_.engine));
+  loaded_ = engine_.get();
   if (options_.on_load) options_.on_load(true);
   return {};
+}
+
+Result<std::vector<std::shared_ptr<Generation>>> LanguageSide::submit(std::vector<GenerationRequest> requests,
+                                                                      OnEventOf on_event) {
+  Engine* const engine = loaded_;
+  if (engine == nullptr) return fail(Code::kUnavailable, "the language model is not loaded");
+  return engine->submit_all(std::move(requests), std::move(on_event));
+}
+
+EngineStatus LanguageSide::status() const {
+  const Engine* const engine = loaded_;
+  return engine == nullptr ? EngineStatus{} : engine->status();
+}
+
+std::int64_t LanguageSide::capacity() const {
+  const Engine* const engine = loaded_;
+  return engine == nullptr ? 0 : engine->capacity();
 }
 
 Result<Digest> LanguageSide::vision_digest() const {

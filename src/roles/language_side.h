@@ -2,7 +2,7 @@
 //
 // Opening reads what is small and holds it against each other, so that a folder that cannot answer is found before time
 // is spent on pictures; the weights come with load(), or with the first question.
-// Thread contract: one ask() or run() at a time; load() and the const methods may be called from any thread.
+// Thread contract: any thread.
 #pragma once
 
 #include <atomic>
@@ -74,6 +74,11 @@ class LanguageSide {
   Result<std::vector<Completion>> ask(std::span<const Chat> chats, const AnswerOptions& options,
                                       const OnText& on_text = nullptr);
 
+  // For servers: answers from the engine's thread, as Engine::submit_all. The weights must be loaded.
+  Result<std::vector<std::shared_ptr<Generation>>> submit(std::vector<GenerationRequest> requests, OnEventOf on_event);
+  EngineStatus status() const;    // zeros before the weights are loaded
+  std::int64_t capacity() const;  // tokens that prompt and answer may have; 0 before the weights are loaded
+
   // The engine as it is, for prompts made elsewhere.
   Result<std::vector<Completion>> run(std::span<const GenerationRequest> requests, const OnText& on_text = nullptr);
 
@@ -95,6 +100,7 @@ class LanguageSide {
   std::unique_ptr<Ops> ops_;
   std::unique_ptr<const LanguageModel> model_;
   std::unique_ptr<Engine> engine_;
+  std::atomic<Engine*> loaded_ = nullptr;  // engine_, once it is there
   std::atomic<std::uint64_t> weight_bytes_ = 0;
 };
 

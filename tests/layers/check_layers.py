@@ -17,17 +17,18 @@ LAYERS = {
     "base": 0,
     "tensor": 1, "http": 1, "api": 1,
     "kernels": 2, "image": 2, "text": 2,
-    "models": 3,
+    "models": 3, "grammar": 3,
     "features": 4,
-    "encoder": 5, "language": 5,
+    "encoder": 5, "language": 5, "fleet": 5,
     "roles": 6,
     "app": 7,
 }
 
 # What the layers allow but a role must not have: the vision side has no text, the language side no pictures.
 FORBIDDEN = {
-    "encoder": ["text/", "models part language"],
+    "encoder": ["text/", "grammar/", "models part language"],
     "language": ["image/", "models part vision"],
+    "fleet": ["text/", "image/", "grammar/", "models part vision", "models part language"],
 }
 
 # Heavy libraries: (what the include names, which files may include it, as patterns of paths under src/).
@@ -44,13 +45,15 @@ LIBRARIES = [
     (r"CLI/.*", rf"app/{CODE}"),
     (r"hwy/.*", rf"(kernels|image)/{CODE}"),
     (r"dnnl.*|oneapi/dnnl/.*", r"kernels/.*\.cpp"),
-    (r"openssl/.*", r"base/digest\w*\.cpp"),
+    (r"openssl/.*", rf"base/(digest|base64|secret)\w*\.cpp|http/{CODE}"),
     (r"xxhash\.h", r"base/digest\w*\.cpp"),
     (r"utf8proc\.h", r"text/.*\.cpp"),
     (r"pcre2\.h", r"text/.*_test\.cpp"),
     (r"fmt/(?!core\.h$).*", rf".*\.cpp|{TEST}"),
     (r"(gtest|gmock)/.*", TEST),
     (r"boost/.*", rf"http/{CODE}"),
+    (r"prometheus/.*", r"base/metrics\w*\.cpp"),
+    (r"spdlog/.*", r"base/log\w*\.cpp"),
     (r"immintrin\.h|arm_neon\.h|omp\.h", r"kernels/.*_cpu.*"),
     (r"iostream", rf"app/.*\.cpp|{TEST}"),
 ]

@@ -176,8 +176,9 @@ TEST_F(MemoryTest, VisionPeaksAtItsWeightsAndTheActivationsOfOnePicture) {
       (static_cast<double>(config.patch_width()) + width * (6 + static_cast<double>(config.mlp_ratio)) +
        static_cast<double>(config.head_dim()) + 2 * static_cast<double>(config.hidden_size) / 4);
   const double packed_keys = 4 * 4;  // attention packs keys and values of some heads: 4 M floats at most
-  // The decoded and resized picture, blocks of the product for each thread, code and libraries, what malloc keeps.
-  const double rest = 640 * 480 * 6 / kMiB + 4 * kThreads + 12;
+  // The decoded and resized picture, blocks of the product for each thread, code and libraries, what malloc keeps; it
+  // keeps more since the encoder has a thread of its own, and so a heap that cannot use what loading left in another.
+  const double own_heap = 12, rest = 640 * 480 * 6 / kMiB + 4 * kThreads + 12 + own_heap;
   std::printf("peak %.1f MiB: %.1f before, %.1f weights, %.1f allowed for activations, %.1f for the rest\n", peak,
               before, weights, activations + packed_keys, rest);
   EXPECT_LE(peak, before + weights + activations + packed_keys + rest);

@@ -1,0 +1,34 @@
+#include "app/serving.h"
+
+#include <utility>
+
+#include "app/console.h"
+#include "app/lifetime.h"
+#include "base/stopwatch.h"
+
+namespace chiasm {
+
+Result<int> serve_until_told(const Serving& serving, FrontOptions options, std::vector<Route> routes,
+                             std::chrono::milliseconds drain_time, const std::function<Status()>& load) {
+  ASSIGN_OR_RETURN(const std::unique_ptr<Front> front,
+                   Front::start(std::move(options), std::move(routes), serving.metrics, serving.log));
+  serving.console.line("listening on {}", front->url());
+  const Stopwatch watch;
+  RETURN_IF_ERROR(load());
+  front->set_ready(true);
+  serving.lifetime.serving();
+  serving.console.line("ready");
+  serving.log.info("ready", {{"url", front->url()}, {"load_ms", fmt::format("{:.0f}", watch.ms())}});
+
+  serving.lifetime.wait();
+  serving.log.info("ending", {{"running", std::to_string(front->running())}});
+  const bool finished = front->drain(std::chrono::steady_clock::now() + drain_time);
+  if (finished) {
+    serving.log.info("ended");
+  } else {
+    serving.log.warn("ended before all requests were answered (--drain-timeout)");
+  }
+  return finished ? kExitSuccess : kExitFault;
+}
+
+}  // namespace chiasm

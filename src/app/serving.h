@@ -1,0 +1,32 @@
+// A server's life from listening to its orderly end, the same for all three programs.
+//
+// Thread contract: the main thread.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <vector>
+
+#include "base/log.h"
+#include "base/metrics.h"
+#include "base/result.h"
+#include "roles/front.h"
+
+namespace chiasm {
+
+class Console;
+class Lifetime;
+
+struct Serving {
+  Console& console;
+  Lifetime& lifetime;
+  Metrics& metrics;
+  Log& log;
+};
+
+// Listens at once, so that health checks see it; loads; is ready; waits for the signal; drains. Prints
+// "listening on URL" when it listens and "ready" when it is. The exit code: 0 where everything that ran was finished.
+Result<int> serve_until_told(const Serving& serving, FrontOptions options, std::vector<Route> routes,
+                             std::chrono::milliseconds drain_time, const std::function<Status()>& load);
+
+}  // namespace chiasm

@@ -1,0 +1,166 @@
+// The parts of the page that need no browser: the event reader, the badge, and the code it writes; curl's is run in a
+// shell against the stand-in server. Node 20, no packages:  node tests/web/unit_test.mjs
+import { execFile } from 'node:child_process';
+import { copyFileSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { FakeServer } from './fake_server.mjs';
+import { Report, check, equal } from './harness.mjs';
+import { importPage, presets, samples } from './page_data.mjs';
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..');
+const { EventReader } = await importPage('events.js');
+const { badgeDetail, badgeText, countLook, isReuse, newSight } = await importPage('badge.js');
+const { languages } = await importPage('snippets.js');
+const report = new Report();
+
+const kStream =
+  ': ping\n\ndata: {"a":"é"}\r\n\r\ndata:{"b":\ndata: 2}\n\nevent: x\nid: 3\n\n: ping\ndata: {"c":"\\n"}\r\rdata: [DONE]\n\n';
+
+await report.step('events are the same wherever the bytes are cut', () => {
+  const bytes = new TextEncoder().encode(kStream);
+  for (let size = 1; size <= bytes.length; ++size) {
+    const reader = new EventReader();
+    const events = [];
+    for (let at = 0; at < bytes.length; at += size) events.push(...reader.push(bytes.subarray(at, at + size)));
+    equal(events, [{ a: 'é' }, { b: 2 }, { c: '\n' }], `events in pieces of ${size}`);
+    check(reader.done, `[DONE] in pieces of ${size}`);
+  }
+});
+
+await report.step('what is no JSON and what never ends is refused', () => {
+  for (const [text, what] of [
+    ['data: {"a":\n\n', 'half an object'],
+    ['data: ' + 'x'.repeat(33 << 20), 'a line without an end'],
+  ]) {
+    let thrown = null;
+    try {
+      new EventReader().push(new TextEncoder().encode(text));
+    } catch (error) {
+      thrown = error;
+    }
+    check(thrown instanceof SyntaxError, `${what} was taken`);
+  }
+});
+
+await report.step('the badge counts looks and reuses', () => {
+  const seen = (...sources) =>
+    sources.reduce((sight, source) => (countLook(sight, { source, tokens: 70, ms: 20 }), sight), newSight());
+  equal(badgeText([seen('encoded', 'memory', 'memory')], 4), 'looked at once, reused 4 times', 'one picture');
+  equal(badgeText([seen('vision_server', 'vision_server')], 1), 'looked at twice, reused once', 'two looks');
+  equal(badgeText([seen('disk', 'memory')], 0), 'known already, not reused yet', 'from the disk');
+  equal(badgeText([seen('encoded'), seen('encoded')], 3), 'each looked at once, reused 3 times', 'two pictures');
+  equal(
+    badgeText([seen('encoded'), seen('disk')], 3),
+    '1 known already, the rest looked at once, reused 3 times',
+    'one of two',
+  );
+  equal(
+    badgeText([seen('encoded', 'encoded', 'encoded'), seen('encoded')], 3),
+    'looked at 4 times in all, reused 3 times',
+    'four looks',
+  );
+  check(
+    badgeDetail([seen('encoded')], 4, 5).includes('ran once, 20 ms in all. 4 of 5 answers took the 70 image tokens'),
+    badgeDetail([seen('encoded')], 4, 5),
+  );
+  const sight = [seen('encoded')];
+  equal(
+    [0, 16, 64, 80].map((cached) => isReuse(cached, sight)),
+    [false, false, true, true],
+    'reuse by cached tokens',
+  );
+  equal(isReuse(80, []), false, 'no picture');
+  equal(isReuse(80, [seen('encoded'), seen('encoded')]), false, 'half of two pictures');
+});
+
+await report.step('samples and sets are whole', () => {
+  check(samples.length >= 4 && samples.every((sample) => sample.questions.length >= 4 && sample.label), 'samples');
+  check(
+    presets.every((preset) => preset.questions.length > 0 && preset.label),
+    'sets',
+  );
+});
+
+// Everything that a shell or a language could take for its own.
+const kNasty = 'Is "it" $HOME, `id`, $(id), \\n, \\\\ or \'so\'? <b>&\u2028%s — é 有猫吗?';
+
+await report.step('curl’s code runs in a shell and asks exactly what was asked', async () => {
+  const server = new FakeServer({ key: "se'same $1", pace: 0 });
+  const asked = [];
+  server.server.prependListener('request', (request) => {
+    const chunks = [];
+    request.on('data', (chunk) => chunks.push(chunk));
+    request.on('end', () => asked.push({ path: request.url, body: Buffer.concat(chunks).toString() }));
+  });
+  const origin = await server.listen();
+  const folder = mkdtempSync(join(tmpdir(), 'chiasm-snippet-'));
+  try {
+    copyFileSync(join(root, 'web/sample-cat.png'), join(folder, "my cat's.png"));
+    const ask = {
+      origin,
+      model: 'toytown',
+      system: kNasty,
+      maxTokens: 64,
+      files: [
+        { name: "my cat's.png", url: '' },
+        { name: 'sample-fire.png', url: '/web/sample-fire.png' },
+      ],
+      questions: [kNasty, 'Read the sign.'],
+      key: "se'same $1",
+    };
+    const run = async (each) => {
+      asked.length = 0;
+      const code = languages[0].write({ ...ask, each });
+      const { stdout } = await promisify(execFile)('bash', ['-euc', code], {
+        cwd: folder,
+        env: { PATH: process.env.PATH },
+      });
+      return { stdout, bodies: asked.filter(({ path }) => path === '/v1/ask').map(({ body }) => JSON.parse(body)) };
+    };
+    const together = await run(false);
+    equal(together.bodies.length, 1, 'requests');
+    const [body] = together.bodies;
+    equal(
+      [body.model, body.system, body.questions, body.max_tokens],
+      ['toytown', kNasty, ask.questions, 64],
+      'the request',
+    );
+    check(
+      body.images.length === 2 && body.images.every((image) => image.startsWith('data:image/png;base64,iVBOR')),
+      'pictures',
+    );
+    equal(JSON.parse(together.stdout).answers.length, 2, 'answers');
+    const apart = await run(true);
+    equal(
+      apart.bodies.map(({ images }) => images.length),
+      [1, 1],
+      'pictures of each request',
+    );
+    check(apart.stdout.includes('The sign says 19.'), `answers: ${apart.stdout}`);
+  } finally {
+    server.close();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+await report.step('no key in the code unless it is given', () => {
+  const ask = {
+    origin: 'http://localhost:8080',
+    model: 'm',
+    system: '',
+    maxTokens: 1,
+    files: [{ name: 'a.png', url: '' }],
+    questions: ['q'],
+    each: false,
+  };
+  for (const { name, write } of languages) {
+    check(write({ ...ask, key: '' }).includes('CHIASM_API_KEY'), `${name} does not read the key from the environment`);
+    check(write({ ...ask, key: 'sesame' }).includes('sesame'), `${name} lacks the key that it was given`);
+  }
+});
+
+console.log(`${report.passed} passed, ${report.failed} failed`);
+process.exit(report.failed > 0 ? 1 : 0);
