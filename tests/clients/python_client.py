@@ -3,11 +3,13 @@
 usage: python_client.py BASE_URL EVAL_DIR      prints a line a case; the last is 'N passed, N failed'
 """
 import base64
+import http.server
 import json
 import pathlib
 import sys
+import threading
+import urllib.request
 
-import httpx
 import openai
 
 BASE, EVAL = sys.argv[1], pathlib.Path(sys.argv[2])
@@ -149,9 +151,9 @@ def errors_have_their_classes():
     assert raises(openai.AuthenticationError, lambda: stranger.models.list()).code == "invalid_api_key"
     assert raises(openai.BadRequestError, lambda: ask("x", tools=[
         {"type": "function", "function": {"name": "f", "parameters": {}}}])).param == "tools"
-    slow = client.with_options(default_headers={"x-request-timeout-ms": "1"})
+    slow = client.with_options(default_headers={"x-request-timeout-ms": "150"})
     raises(openai.InternalServerError, lambda: slow.chat.completions.create(
-        model="toytown", messages=[{"role": "user", "content": "x"}], max_tokens=500, extra_body={"ignore_eos": True}))
+        model="toytown", messages=[{"role": "user", "content": "x"}], max_tokens=3500, extra_body={"ignore_eos": True}))
 
 
 @case
@@ -159,19 +161,35 @@ def retries():
     """503 with Retry-After is tried again by the SDK, and then answered."""
     seen = []
 
-    class Busy(httpx.BaseTransport):
-        def __init__(self):
-            self.inner = httpx.HTTPTransport()
-
-        def handle_request(self, request):
-            seen.append(request)
+    class BusyAtFirst(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(self.path)
             if len(seen) == 1:
-                return httpx.Response(503, headers={"Retry-After": "0"}, json={"error": {"message": "busy"}})
-            return self.inner.handle_request(request)
-    patient = openai.OpenAI(base_url=BASE + "/v1", api_key="key-of-the-clients-test", max_retries=2,
-                            http_client=httpx.Client(transport=Busy()))
-    assert patient.models.list().data[0].id == "toytown"
-    assert len(seen) == 2
+                self.send_response(503)
+                self.send_header("Retry-After", "0")
+                body = b"{}"
+            else:
+                request = urllib.request.Request(BASE + self.path, headers={"Authorization": self.headers["Authorization"]})
+                with urllib.request.urlopen(request) as answer:
+                    body = answer.read()
+                self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+    between = http.server.ThreadingHTTPServer(("127.0.0.1", 0), BusyAtFirst)
+    threading.Thread(target=between.serve_forever, daemon=True).start()
+    try:
+        patient = openai.OpenAI(base_url=f"http://127.0.0.1:{between.server_address[1]}/v1", api_key="key-of-the-clients-test",
+                                max_retries=2)
+        assert [m.id for m in patient.models.list()] == ["toytown"]
+        assert len(seen) == 2
+    finally:
+        between.shutdown()
+        between.server_close()
 
 
 @case
