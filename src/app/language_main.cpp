@@ -19,7 +19,8 @@ namespace chiasm {
 namespace {
 
 constexpr const char* kDescription =
-    "chiasm-language: the language half as a server, with the OpenAI API and the page. Pictures that are new to it go to\n"
+    "chiasm-language: the language half as a server, with the OpenAI API and the page. Pictures that are new to it go "
+    "to\n"
     "vision servers (chiasm-vision); their features come back and are kept.";
 
 constexpr const char* kFooter =

@@ -27,11 +27,12 @@ void add_language_options(CLI::App& app, LanguageFlags& flags) {
                 "seconds, above 0 and at most 3600", [](double x) { return x > 0 && x <= 3600; });
   add_size_option(app, "--max-picture", flags.max_picture, "Take picture files of up to SIZE (default: 64MiB)");
   add_size_option(app, "--max-text", flags.max_text, "Take up to SIZE of text in a request (default: 4MiB)");
-  expect_whole(app.add_option("--max-images", flags.max_images,
-                              "Take N pictures and frames in a request (default: 64)"),
-               1, 4096);
-  expect_whole(app.add_option("--max-questions", flags.max_questions, "Take N questions in one POST /v1/ask (default: 256)"),
-               1, 4096);
+  expect_whole(
+      app.add_option("--max-images", flags.max_images, "Take N pictures and frames in a request (default: 64)"), 1,
+      4096);
+  expect_whole(
+      app.add_option("--max-questions", flags.max_questions, "Take N questions in one POST /v1/ask (default: 256)"), 1,
+      4096);
   expect_whole(app.add_option("--max-json-depth", flags.max_json_depth, "Take JSON of N levels (default: 32)"), 4, 64);
   add_size_option(app, "--kv-memory", flags.kv_memory,
                   "Memory for keys and values of running and cached sequences (default: 4GiB, or\none sequence of the "

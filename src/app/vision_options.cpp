@@ -4,7 +4,8 @@
 
 namespace chiasm {
 
-Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const PictureOptions& options, Console& console) {
+Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const PictureOptions& options,
+                                         Console& console) {
   VisionSideOptions out;
   out.model = model;
   ASSIGN_OR_RETURN(out.features, features_folder(options));

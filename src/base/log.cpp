@@ -63,9 +63,8 @@ Log::Log(LogLevel level, LogFormat format, std::function<void(std::string_view)>
   }
   sink_->logger = std::make_shared<spdlog::logger>("chiasm", std::move(out));
   sink_->logger->set_level(library_level(level));
-  sink_->logger->set_pattern(format == LogFormat::kJson
-                                 ? "{\"time\":\"%Y-%m-%dT%H:%M:%S.%eZ\",\"level\":\"%l\",%v}"
-                                 : "%Y-%m-%dT%H:%M:%S.%eZ %l %v",
+  sink_->logger->set_pattern(format == LogFormat::kJson ? "{\"time\":\"%Y-%m-%dT%H:%M:%S.%eZ\",\"level\":\"%l\",%v}"
+                                                        : "%Y-%m-%dT%H:%M:%S.%eZ %l %v",
                              spdlog::pattern_time_type::utc);
 }
 

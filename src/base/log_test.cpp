@@ -32,11 +32,10 @@ TEST(Log, FieldsAndLevels) {
 }
 
 TEST(Log, WhatComesFromOutsideStaysOnOneLineAndInItsField) {
-  EXPECT_THAT(lines_of(LogLevel::kInfo, LogFormat::kText,
-                       [](Log& log) {
-                         log.info("a\nb", {{"path", "/x y\nstatus=500"}, {"empty", ""}, {"bad", "\xff"}});
-                       }),
-              ElementsAre("a\\nb path=\"/x y\\nstatus=500\" empty=\"\" bad=\"\xEF\xBF\xBD\""));
+  EXPECT_THAT(
+      lines_of(LogLevel::kInfo, LogFormat::kText,
+               [](Log& log) { log.info("a\nb", {{"path", "/x y\nstatus=500"}, {"empty", ""}, {"bad", "\xff"}}); }),
+      ElementsAre("a\\nb path=\"/x y\\nstatus=500\" empty=\"\" bad=\"\xEF\xBF\xBD\""));
 }
 
 TEST(Log, JsonLinesParse) {

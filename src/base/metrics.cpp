@@ -50,8 +50,7 @@ class Families : public MetricReader {
     for (const auto& [name, value] : labels) out.label.push_back({name, value});
     return out;
   }
-  void add(std::string_view name, std::string_view help, prometheus::MetricType type,
-           prometheus::ClientMetric metric) {
+  void add(std::string_view name, std::string_view help, prometheus::MetricType type, prometheus::ClientMetric metric) {
     for (prometheus::MetricFamily& family : families_) {
       if (family.name != name) continue;
       family.metric.push_back(std::move(metric));
@@ -114,8 +113,8 @@ std::string Metrics::text() const {
 }
 
 const std::vector<double>& duration_buckets() {
-  static const std::vector<double> kBuckets{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
-                                            1,     2.5,    5,     10,   20,    40,   80,  160,  300, 600};
+  static const std::vector<double> kBuckets{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1,
+                                            2.5,   5,      10,    20,   40,    80,   160, 300,  600};
   return kBuckets;
 }
 

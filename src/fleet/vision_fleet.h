@@ -91,8 +91,7 @@ class VisionFleet {
   Outcome read_info(std::size_t server, Deadline deadline, const CancelFlag* cancel);
   void record(std::size_t server, const Outcome& outcome);
   Outcome admit(std::size_t server, const Question& question, Info& info);
-  Outcome ask(std::size_t server, const Question& question, const VisionInfo& info, RemoteFeature& out,
-              bool by_folder);
+  Outcome ask(std::size_t server, const Question& question, const VisionInfo& info, RemoteFeature& out, bool by_folder);
   Result<RemoteFeature> ask_in_order(const Question& question);
   Outcome send_removal(std::size_t server, const FeatureId& id, std::string_view tenant, Deadline deadline,
                        const CancelFlag* cancel);

@@ -85,9 +85,7 @@ TokenLogprobs token_logprobs(const Tokenizer& tokenizer, const Logprobs& logprob
   return out;
 }
 
-std::string_view finish_reason_name(FinishReason reason) {
-  return reason == FinishReason::kStop ? "stop" : "length";
-}
+std::string_view finish_reason_name(FinishReason reason) { return reason == FinishReason::kStop ? "stop" : "length"; }
 
 AnswerTiming timing_of(const Completion& completion, double vision_ms) {
   return {completion.queue_ms, vision_ms, completion.prefill_ms, completion.decode_ms};

@@ -20,7 +20,7 @@
 namespace chiasm {
 
 struct LookRequest {
-  std::span<const std::span<const std::byte>> files;  // one picture, or the frames of a video in order
+  std::span<const std::span<const std::byte>> files;   // one picture, or the frames of a video in order
   std::optional<std::int64_t> min_pixels, max_pixels;  // instead of the preprocessor's
   std::string_view tenant;
   Deadline deadline = kNoDeadline;
@@ -47,8 +47,8 @@ class Eye {
  public:
   virtual ~Eye() = default;
 
-  // kUnavailable where no encoder can be reached, kResourceExhausted where its queue is full, kInvalidArgument where the
-  // picture is at fault.
+  // kUnavailable where no encoder can be reached, kResourceExhausted where its queue is full, kInvalidArgument where
+  // the picture is at fault.
   virtual Result<Sight> look(const LookRequest& request) = 0;
   // What is kept under an id, of this tenant; kNotFound.
   virtual Result<Sight> find(const FeatureId& id, std::string_view tenant, Deadline deadline,

@@ -19,9 +19,7 @@ std::string json_of(std::string_view key, std::string_view value) {
 void record(Metrics& metrics, const AccessRecord& access) {
   const std::string route = access.route.empty() ? "none" : std::string(access.route);
   const std::string status = access.client_left ? "client_left" : std::to_string(access.status);
-  metrics
-      .counter("chiasm_http_requests_total", "Answered HTTP requests", {{"route", route}, {"status", status}})
-      .add();
+  metrics.counter("chiasm_http_requests_total", "Answered HTTP requests", {{"route", route}, {"status", status}}).add();
   metrics
       .histogram("chiasm_http_request_seconds", "From the first byte of a request to the last of its answer",
                  duration_buckets(), {{"route", route}})
@@ -35,7 +33,8 @@ void record(Metrics& metrics, const AccessRecord& access) {
 
 void note(Log& log, const AccessRecord& access) {
   // Probes and scrapes come every few seconds and say nothing.
-  const bool routine = access.route.starts_with("/health") || access.route == "/metrics" || access.route == "/v1/status";
+  const bool routine =
+      access.route.starts_with("/health") || access.route == "/metrics" || access.route == "/v1/status";
   log.write(routine ? LogLevel::kDebug : LogLevel::kInfo, "request",
             {{"method", std::string(access.method)},
              {"route", access.route.empty() ? "none" : std::string(access.route)},
@@ -88,14 +87,14 @@ Result<std::unique_ptr<Front>> Front::start(FrontOptions options, std::vector<Ro
   auto state = std::make_unique<State>();
   State* const shared = state.get();
   shared->scheme = options.server.tls ? "https" : "http";
-  shared->host = options.server.host.find(':') == std::string::npos ? options.server.host
-                                                                    : "[" + options.server.host + "]";
+  shared->host =
+      options.server.host.find(':') == std::string::npos ? options.server.host : "[" + options.server.host + "]";
 
   const auto control = [](std::string pattern, Handler handler, bool open) {
     return Route{"GET", std::move(pattern), std::move(handler), Route::Lane::kControl, open, 0};
   };
-  routes.push_back(control(
-      "/health/live", [](Exchange& exchange) { reply_json(exchange, json_of("status", "live")); }, true));
+  routes.push_back(
+      control("/health/live", [](Exchange& exchange) { reply_json(exchange, json_of("status", "live")); }, true));
   routes.push_back(control(
       "/health/ready",
       [shared](Exchange& exchange) {

@@ -28,8 +28,8 @@ struct FrontOptions {
 
 class Front {
  public:
-  // Routes of its own: GET /health/live, /health/ready, /version, /metrics. Errors: beyond loopback without keys, client
-  // certificates or `insecure` (kInvalidArgument), and those of HttpServer::start.
+  // Routes of its own: GET /health/live, /health/ready, /version, /metrics. Errors: beyond loopback without keys,
+  // client certificates or `insecure` (kInvalidArgument), and those of HttpServer::start.
   static Result<std::unique_ptr<Front>> start(FrontOptions options, std::vector<Route> routes, Metrics& metrics,
                                               Log& log);
   ~Front();

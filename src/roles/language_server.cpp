@@ -46,7 +46,7 @@ std::vector<Route> LanguageServer::routes() {
   control("/v1/models/{id}", [this](Exchange& e) { show_model(e); });
   control("/v1/status", [this](Exchange& e) { show_status(e); });
   control("/openapi.json",
-          [document = openapi_json(options_.version)](Exchange& e) { reply_json(e, document); });
+          [document = openapi_json(options_.version, options_.limits)](Exchange& e) { reply_json(e, document); });
   if (options_.web)
     for (Route& route : page_routes()) out.push_back(std::move(route));
   return out;
@@ -62,17 +62,16 @@ ApiResult<LanguageServer::Job> LanguageServer::begin(const HttpRequest& request,
   Job out;
   const auto& names = options_.model_names;
   if (!model.empty() && std::find(names.begin(), names.end(), model) == names.end())
-    return tl::unexpected(ApiError{ErrorKind::kNotFound,
-                                   fmt::format("The model \"{}\" is not served here; this server has \"{}\".", model,
-                                               names.front()),
-                                   "model"});
+    return tl::unexpected(ApiError{
+        ErrorKind::kNotFound,
+        fmt::format("The model \"{}\" is not served here; this server has \"{}\".", model, names.front()), "model"});
   out.head = {new_request_id(id_prefix), unix_time(), names.front()};
   out.tenant = tenant_of(request);
   if (out.tenant.size() > kLongestTenant)
-    return tl::unexpected(ApiError{ErrorKind::kInvalidRequest,
-                                   fmt::format("expected a tenant of at most {} characters, got {}", kLongestTenant,
-                                               out.tenant.size()),
-                                   options_.tenant_header});
+    return tl::unexpected(
+        ApiError{ErrorKind::kInvalidRequest,
+                 fmt::format("expected a tenant of at most {} characters, got {}", kLongestTenant, out.tenant.size()),
+                 options_.tenant_header});
   out.deadline = request.deadline;
   return out;
 }
@@ -114,9 +113,8 @@ void LanguageServer::finished(const Job& job, const Completion& completion) {
 
 void LanguageServer::refused(const Job& job, const ApiError& error) {
   serving_.failed(std::to_string(http_status(error.kind)));
-  log_.info("refused", {{"id", job.head.id},
-                        {"status", std::to_string(http_status(error.kind))},
-                        {"param", error.param}});
+  log_.info("refused",
+            {{"id", job.head.id}, {"status", std::to_string(http_status(error.kind))}, {"param", error.param}});
 }
 
 void LanguageServer::list_models(Exchange& exchange) const {
@@ -131,8 +129,7 @@ void LanguageServer::show_model(Exchange& exchange) const {
   const auto& names = options_.model_names;
   if (std::find(names.begin(), names.end(), id) == names.end())
     return reply_error(exchange, {ErrorKind::kNotFound, "No model of this name is served here.", "model"});
-  reply_json(exchange,
-             model_json({std::string(id), created_, side_.config().text.max_position_embeddings}));
+  reply_json(exchange, model_json({std::string(id), created_, side_.config().text.max_position_embeddings}));
 }
 
 void LanguageServer::show_status(Exchange& exchange) const {

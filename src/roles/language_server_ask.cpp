@@ -50,9 +50,9 @@ void LanguageServer::ask(Exchange& exchange) {
 
   std::vector<const ContentPart*> parts;
   for (const ContentPart& part : request.pictures) parts.push_back(&part);
-  auto looked = look_with_pings(desk_, parts,
-                                look_context(*job, request.min_pixels, request.max_pixels, answering.left()),
-                                request.stream ? &stream : nullptr, options_.ping_every);
+  auto looked =
+      look_with_pings(desk_, parts, look_context(*job, request.min_pixels, request.max_pixels, answering.left()),
+                      request.stream ? &stream : nullptr, options_.ping_every);
   if (!looked) return fail(looked.error());
   job->pictures = std::move(*looked);
   job->logprobs = request.sampling.logprobs >= 0;

@@ -31,9 +31,9 @@ void LanguageServer::chat(Exchange& exchange) {
 
   std::vector<const ContentPart*> parts;
   const std::vector<ChatMessage> messages = GenerationRequests::messages_of(request.messages, parts);
-  auto looked = look_with_pings(desk_, parts,
-                                look_context(*job, request.min_pixels, request.max_pixels, answering.left()),
-                                request.stream ? &stream : nullptr, options_.ping_every);
+  auto looked =
+      look_with_pings(desk_, parts, look_context(*job, request.min_pixels, request.max_pixels, answering.left()),
+                      request.stream ? &stream : nullptr, options_.ping_every);
   if (!looked) return fail(looked.error());
   job->pictures = std::move(*looked);
   job->logprobs = request.sampling.logprobs >= 0;
@@ -101,8 +101,8 @@ void LanguageServer::answer_streamed(Answering& answering, const Job& job, Event
     const bool tokens = job.logprobs && !event.logprobs.empty();
     if (!event.text.empty() || tokens) {
       const std::vector<TokenLogprobs> logprobs = logprobs_of(event.logprobs);
-      there = stream.send(
-          text_chunk_json(job.head, index, event.text, job.logprobs ? &logprobs : nullptr, include_usage));
+      there =
+          stream.send(text_chunk_json(job.head, index, event.text, job.logprobs ? &logprobs : nullptr, include_usage));
     }
     if (!event.end) continue;
     if (!*event.end) {

@@ -111,8 +111,8 @@ void LanguageServer::show_image(Exchange& exchange) {
   if (!id) return reply_error(exchange, id.error());
   auto sight = eye_.find(*id, tenant_of(exchange.request()), exchange.request().deadline, &answering.left());
   if (!sight)
-    return reply_error(exchange, sight.error().code == Code::kNotFound ? kUnknownId
-                                                                       : PictureDesk::vision_error(sight.error(), "id"));
+    return reply_error(
+        exchange, sight.error().code == Code::kNotFound ? kUnknownId : PictureDesk::vision_error(sight.error(), "id"));
   reply_json(exchange, image_json(record_of(*sight)));
 }
 

@@ -68,8 +68,7 @@ ApiResult<std::string> PictureDesk::picture_bytes(const ImageInput& image, const
                     "Picture URLs are not fetched by this server: send the picture as a data URI.", image.param);
     FetchRules rules = options_.media;
     rules.max_body = std::min(rules.max_body, options_.max_picture);
-    auto response =
-        fetch(client_, image.url, rules, sooner(context.deadline, options_.media_timeout), context.cancel);
+    auto response = fetch(client_, image.url, rules, sooner(context.deadline, options_.media_timeout), context.cancel);
     if (!response) {
       // What went wrong between here and a foreign host is the client's to know, not where that host lies.
       const Error& error = response.error();
@@ -113,8 +112,8 @@ ApiResult<Sight> PictureDesk::embeds(const ImageInput& image) const {
   if (!grid) return refuse(ErrorKind::kInvalidRequest, "image_grid_thw: " + grid.error().message, image.param);
   const bool one = grid->shape == std::vector<std::int64_t>{3} || grid->shape == std::vector<std::int64_t>{1, 3};
   if (!one)
-    return refuse(ErrorKind::kInvalidRequest,
-                  "image_grid_thw: expected the shape [3] or [1, 3]: one picture a part", image.param);
+    return refuse(ErrorKind::kInvalidRequest, "image_grid_thw: expected the shape [3] or [1, 3]: one picture a part",
+                  image.param);
   auto values = parse_npy(image.bytes, std::uint64_t{1} << 28);
   if (!values) return refuse(ErrorKind::kInvalidRequest, "image_embeds: " + values.error().message, image.param);
   std::vector<std::int64_t> shape = values->shape;
@@ -191,8 +190,8 @@ ApiResult<LookedPictures> PictureDesk::look(std::span<const ContentPart* const> 
       try {
         sights[i] = look_at(*parts[i], context);
       } catch (const std::exception&) {  // a thread's own: it must not end the program
-        sights[i] = refuse(ErrorKind::kInternal, "The server has no memory for this picture at the moment.",
-                           parts[i]->param);
+        sights[i] =
+            refuse(ErrorKind::kInternal, "The server has no memory for this picture at the moment.", parts[i]->param);
       }
     }
   };

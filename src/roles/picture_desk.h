@@ -22,12 +22,12 @@
 namespace chiasm {
 
 struct PictureDeskOptions {
-  FetchRules media;                       // picture URLs; none where no domain is listed
+  FetchRules media;  // picture URLs; none where no domain is listed
   std::chrono::milliseconds media_timeout{10'000};
-  std::uint64_t max_picture = 64 << 20;   // bytes of one picture's file
-  int parallel = 8;                       // pictures of one request looked at together
-  Digest vision_digest;                   // of the features that the language model takes
-  std::vector<Digest> accepted;           // further ones
+  std::uint64_t max_picture = 64 << 20;  // bytes of one picture's file
+  int parallel = 8;                      // pictures of one request looked at together
+  Digest vision_digest;                  // of the features that the language model takes
+  std::vector<Digest> accepted;          // further ones
 };
 
 // The pictures of one message list, in order: what the prompt needs of them, and what is told about them.

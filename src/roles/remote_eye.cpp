@@ -53,8 +53,7 @@ Result<Sight> RemoteEye::look(const LookRequest& request) {
   if (preprocessor.min_pixels < 1 || preprocessor.min_pixels > preprocessor.max_pixels)
     return fail(Code::kInvalidArgument, "expected 1 <= min_pixels <= max_pixels, got {} and {}",
                 preprocessor.min_pixels, preprocessor.max_pixels);
-  const FeatureKey key =
-      feature_key(request.tenant, options_.vision_digest, preprocessor.digest(), request.files);
+  const FeatureKey key = feature_key(request.tenant, options_.vision_digest, preprocessor.digest(), request.files);
   const auto encode = [&]() -> Result<Feature> {
     ASSIGN_OR_RETURN(RemoteFeature remote,
                      fleet_->encode(key, request.files, preprocessor.min_pixels, preprocessor.max_pixels,
@@ -104,7 +103,7 @@ void RemoteEye::read_metrics(MetricReader& reader) const {
   read_tier_metrics(*source_, reader);
   for (const ServerState& server : fleet_->servers()) {
     const MetricLabels labels{{"server", server.origin}};
-    reader.gauge("chiasm_vision_server_healthy", "1 when the vision server is asked", 
+    reader.gauge("chiasm_vision_server_healthy", "1 when the vision server is asked",
                  server.condition == ServerCondition::kHealthy ? 1 : 0, labels);
     reader.counter("chiasm_vision_server_requests_total", "Requests about features sent to the vision server",
                    static_cast<double>(server.requests), labels);

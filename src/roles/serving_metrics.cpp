@@ -21,7 +21,8 @@ ServingMetrics::ServingMetrics(Metrics& metrics, const std::string& model, const
                  number(engine.kv_cached));
     reader.counter("chiasm_prefix_cache_queried_tokens_total", "Prompt tokens looked up in the prefix cache",
                    number(engine.prefix_queried_tokens));
-    reader.counter("chiasm_prefix_cache_hit_tokens_total", "Prompt tokens found there", number(engine.prefix_hit_tokens));
+    reader.counter("chiasm_prefix_cache_hit_tokens_total", "Prompt tokens found there",
+                   number(engine.prefix_hit_tokens));
     reader.counter("chiasm_prompt_tokens_total", "Prompt tokens of admitted sequences", number(engine.prompt_tokens));
     reader.counter("chiasm_generated_tokens_total", "Tokens generated", number(engine.generated_tokens));
     reader.counter("chiasm_preemptions_total", "Sequences that gave their blocks back and began again",
@@ -60,8 +61,7 @@ void ServingMetrics::answered(const Completion& completion, double e2e_seconds) 
   };
   observe("time_to_first_token_seconds", "Time to first token in seconds", duration_buckets(), ttft);
   observe("e2e_request_latency_seconds", "End to end request latency in seconds", duration_buckets(), e2e_seconds);
-  observe("request_queue_time_seconds", "Time spent waiting in seconds", duration_buckets(),
-          completion.queue_ms / 1e3);
+  observe("request_queue_time_seconds", "Time spent waiting in seconds", duration_buckets(), completion.queue_ms / 1e3);
   observe("request_prefill_time_seconds", "Time spent in prefill in seconds", duration_buckets(),
           completion.prefill_ms / 1e3);
   observe("request_decode_time_seconds", "Time spent in decode in seconds", duration_buckets(),
@@ -82,8 +82,9 @@ void ServingMetrics::answered(const Completion& completion, double e2e_seconds) 
 
 void ServingMetrics::failed(std::string_view reason) {
   ++failed_;
-  metrics_.counter("chiasm_answers_failed_total", "Requests that got an error instead of an answer",
-                   {{"reason", std::string(reason)}})
+  metrics_
+      .counter("chiasm_answers_failed_total", "Requests that got an error instead of an answer",
+               {{"reason", std::string(reason)}})
       .add();
 }
 
@@ -92,7 +93,8 @@ void ServingMetrics::looked(std::string_view source, double seconds, std::int64_
   metrics_.counter("chiasm_pictures_total", "Pictures of requests, by where their features came from", labels).add();
   metrics_.counter("chiasm_picture_tokens_total", "Image tokens of requests, by where they came from", labels)
       .add(static_cast<double>(tokens));
-  metrics_.histogram("chiasm_picture_seconds", "From the bytes of a picture to its features", duration_buckets(), labels)
+  metrics_
+      .histogram("chiasm_picture_seconds", "From the bytes of a picture to its features", duration_buckets(), labels)
       .observe(seconds);
 }
 

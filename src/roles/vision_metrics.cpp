@@ -24,9 +24,11 @@ void read_vision_metrics(const VisionSide& side, MetricReader& reader) {
   reader.counter("chiasm_encoder_pictures_total", "Pictures that went through it", number(service.pictures));
   reader.counter("chiasm_encoder_patches_total", "Patches that went through it", number(service.patches));
   reader.counter("chiasm_encoder_busy_seconds_total", "Time spent in passes", service.busy_ms / 1e3);
-  reader.counter("chiasm_encoder_refused_total", "Pictures refused because the queue was full", number(service.refused));
+  reader.counter("chiasm_encoder_refused_total", "Pictures refused because the queue was full",
+                 number(service.refused));
   reader.counter("chiasm_encoder_dropped_total", "Pictures that nobody waited for any more", number(service.dropped));
-  reader.counter("chiasm_encoder_failed_total", "Pictures that could not be decoded or encoded", number(service.failed));
+  reader.counter("chiasm_encoder_failed_total", "Pictures that could not be decoded or encoded",
+                 number(service.failed));
 }
 
 }  // namespace chiasm

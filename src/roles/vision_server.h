@@ -24,7 +24,7 @@ namespace chiasm {
 struct VisionServerOptions {
   std::string version;
   std::uint64_t max_body = 128ULL << 20;  // bytes of a request, all frames of a video together
-  std::size_t max_frames = 64;           // of a video
+  std::size_t max_frames = 64;            // of a video
   std::string tenant_header = "X-Chiasm-Tenant";
 };
 

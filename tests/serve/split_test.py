@@ -7,6 +7,7 @@ import json
 import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import servers
@@ -220,7 +221,7 @@ class Split(ServerTest):
             import numpy  # noqa: F401: the maker writes 300 MB in seconds with it, in minutes without
         except ImportError:
             self.skipTest("python3-numpy is not installed: the checkpoint would take minutes to write")
-        subprocess.run(["python3", maker, model, "--shape", "2b", "--tokenizer", MODEL, "--vision-layers", "8", "--layers", "4"],
+        subprocess.run([sys.executable, maker, model, "--shape", "2b", "--tokenizer", MODEL, "--vision-layers", "8", "--layers", "4"],
                        check=True, capture_output=True)
         said = json.loads(subprocess.run([BIN / "chiasm", "inspect", model, "--json"], capture_output=True, check=True).stdout)
         bytes_of = {part: said["parts"][part]["bytes"] for part in ("vision", "language")}
