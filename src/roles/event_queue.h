@@ -34,7 +34,12 @@ class EventQueue {
   // Nothing: the time has come before an event did.
   std::optional<Item> pop(Deadline until) {
     std::unique_lock lock(mutex_);
-    if (!came_.wait_until(lock, until, [&] { return !items_.empty(); })) return std::nullopt;
+    const auto there = [&] { return !items_.empty(); };
+    if (until == kNoDeadline) {
+      came_.wait(lock, there);
+    } else if (!came_.wait_until(lock, until, there)) {
+      return std::nullopt;
+    }
     Item out = std::move(items_.front());
     items_.pop_front();
     return out;
