@@ -95,10 +95,10 @@ Status EncodeService::admit(Job& job) {
     return fail(Code::kResourceExhausted, "queue full: {} of {} tokens are waiting, the picture has {}",
                 counts_.queued_tokens, options_.max_queued_tokens, job.tokens);
   }
+  waiting_.push_back(&job);
   counts_.queued_tokens += job.tokens;
   ++counts_.queued_pictures;
   job.number = admitted_++;
-  waiting_.push_back(&job);
   start_decoding();
   return {};
 }

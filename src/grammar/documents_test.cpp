@@ -225,5 +225,22 @@ TEST(Documents, NamesOfOneLetterRunOut) {
   EXPECT_EQ(bytes_allowed(*constraint, text + R"(,"77":1})"), text.size() + 9);
 }
 
+// A union of many branches loses none of them on the way to the member that tells them apart.
+TEST(Documents, OfManyBranches) {
+  std::string branches;
+  for (int i = 0; i < 250; ++i)
+    branches += fmt::format(
+        R"({}{{"type": "object", "properties": {{"type": {{"const": "event_{}"}}, "n{}": {{"type": "integer"}}}}, "required":
+           ["type", "n{}"], "additionalProperties": false}})",
+        i == 0 ? "" : ",", i, i, i);
+  for (const char* kind : {"anyOf", "oneOf"}) {
+    const auto constraint = compile(toytown(), fmt::format(R"({{"{}": [{}]}})", kind, branches));
+    for (const int i : {0, 1, 77, 128, 249})
+      expect_written(toytown(), *constraint,
+                     toytown().tokenizer.encode(fmt::format("{{\n  \"type\": \"event_{}\",\n  \"n{}\": 5\n}}", i, i)),
+                     kind);
+  }
+}
+
 }  // namespace
 }  // namespace chiasm

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::uint32_t kNoText = 0;
 // Ambiguous schemas lead to many positions; a mask costs a walk over the tokens for each, a long one inside a string.
-constexpr std::size_t kMaxPositions = 256;
+constexpr std::size_t kMaxPositions = 1024;
 constexpr std::size_t kMaxStrings = 32;
 constexpr std::uint32_t kMaxIndent = 64;  // at most this, and four a level
 constexpr std::string_view kLettersAndDigits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";

@@ -90,7 +90,7 @@ TEST_F(FetchTest, AsksNoPrivateAddressUnlessAllowed) {
   const std::string port = std::to_string(server_->port());
   expect_refused(at("/picture"), Code::kInvalidArgument);
   for (const std::string host : {"localhost", "[::1]", "10.0.0.1", "169.254.169.254", "0.0.0.0", "[::ffff:127.0.0.1]"})
-    expect_refused("http://" + host + ":" + port + "/picture", Code::kInvalidArgument);
+    expect_refused(fmt::format("http://{}:{}/picture", host, port), Code::kInvalidArgument);
   EXPECT_EQ(pictures_, 0);
 }
 
@@ -99,7 +99,7 @@ TEST_F(FetchTest, OddSpellingsOfAddressesAreRefused) {
   const std::string port = std::to_string(server_->port());
   for (const std::string host :
        {"2130706433", "0x7f.1", "127.1", "0177.0.0.1", "0x7f000001", "127.0.0.1.", "127。0。0。1"})
-    expect_refused("http://" + host + ":" + port + "/picture", Code::kInvalidArgument);
+    expect_refused(fmt::format("http://{}:{}/picture", host, port), Code::kInvalidArgument);
   EXPECT_EQ(pictures_, 0);
 }
 

@@ -71,7 +71,7 @@ TEST(Multipart, RefusesWhatIsMalformed) {
            part(disposition("name"), "b") + "--xYz--",        //
            part(disposition("name="), "b") + "--xYz--",       //
            part("Content-Disposition: attachment; name=a", "b") + "--xYz--",
-           part(good + "\r\n" + good, "b") + "--xYz--",  //
+           part(fmt::format("{0}\r\n{0}", good), "b") + "--xYz--",  //
            part(good + "\r\nContent-Transfer-Encoding: base64", "b") + "--xYz--",
            part(good + "\r\n folded", "b") + "--xYz--",   //
            part(good + "\r\nno colon", "b") + "--xYz--",  //

@@ -18,6 +18,9 @@ using testing::HasSubstr;
 constexpr std::string_view kGet = "GET /hello HTTP/1.1\r\nHost: x\r\n\r\n";
 
 class ServerAbuseTest : public testing::Test {
+ public:
+  ~ServerAbuseTest() override { release_.raise(); }
+
  protected:
   ServerAbuseTest() {
     routes_.push_back(
@@ -34,8 +37,6 @@ class ServerAbuseTest : public testing::Test {
                        [](Exchange& exchange) { exchange.respond(HttpResponse::text(200, "healthy")); },
                        Route::Lane::kControl});
   }
-  ~ServerAbuseTest() override { release_.raise(); }
-
   void start() { server_ = must(HttpServer::start(options_, routes_)); }
   std::uint16_t port() const { return server_->port(); }
   bool wait_for_holding(int count) {

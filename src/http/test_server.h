@@ -73,7 +73,7 @@ class RawClient {
   RawClient& operator=(const RawClient&) = delete;
 
   // False when the server no longer takes anything.
-  bool send(std::string_view bytes) {
+  bool send(std::string_view bytes) const {
     while (!bytes.empty()) {
       const auto sent = ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
       if (sent <= 0) return false;

@@ -2,9 +2,10 @@
 
 #include <utility>
 
-#include <boost/asio/ssl/context.hpp>
 #include <boost/asio/ssl/stream.hpp>
 #include <openssl/x509.h>
+
+#include "http/tls_context.h"
 
 namespace chiasm {
 namespace {

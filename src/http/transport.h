@@ -12,10 +12,6 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/ip/tcp.hpp>
 
-namespace boost::asio::ssl {
-class context;
-}
-
 namespace chiasm {
 
 class Transport {
@@ -38,6 +34,5 @@ class Transport {
 };
 
 std::unique_ptr<Transport> make_plain_transport(boost::asio::ip::tcp::socket socket);
-std::unique_ptr<Transport> make_tls_transport(boost::asio::ip::tcp::socket socket, boost::asio::ssl::context& context);
 
 }  // namespace chiasm
