@@ -144,7 +144,9 @@ Outcome judge(const Result<HttpResponse>& answer, Asked asked, bool last) {
     case 503: return {Verdict::kOverloaded, {Code::kUnavailable, told}, retry_after(answer->headers)};
     default: break;
   }
-  return failed(told);
+  Outcome out = failed(told);
+  out.server_error = status >= 500;
+  return out;
 }
 
 std::string feature_source(const Headers& headers) {

@@ -53,6 +53,7 @@ struct Outcome {
   Verdict verdict = Verdict::kGood;
   Error error;  // kRefused, kGivenUp: for the caller; otherwise for the log
   std::optional<std::chrono::milliseconds> retry_after;
+  bool server_error = false;  // kFailed, and it is there: it answered 5xx
 };
 
 enum class Asked : std::uint8_t { kEncode, kFeature, kInfo };

@@ -46,7 +46,16 @@ void ServerHealth::schedule(Deadline now, std::chrono::milliseconds interval) {
   next_probe_ = now + std::chrono::duration_cast<Deadline::duration>(interval * factor);
 }
 
-bool ServerHealth::request_failed() {
+void ServerHealth::request_succeeded() {
+  failed_requests_ = 0;
+  failed_pictures_.clear();
+}
+
+bool ServerHealth::request_failed(std::uint64_t picture) {
+  if (picture != 0) {
+    if (std::find(failed_pictures_.begin(), failed_pictures_.end(), picture) != failed_pictures_.end()) return false;
+    if (failed_pictures_.size() < static_cast<std::size_t>(options_.eject_after)) failed_pictures_.push_back(picture);
+  }
   failed_requests_ = std::min(failed_requests_ + 1, 1'000'000);
   return eject_if(failed_requests_ >= options_.eject_after);
 }
@@ -67,6 +76,7 @@ bool ServerHealth::probe_succeeded(Deadline now) {
   if (++good_probes_ < options_.return_after) return false;
   ejected_ = false;
   failed_requests_ = std::max(options_.eject_after - 1, 0);
+  failed_pictures_.clear();
   return true;
 }
 

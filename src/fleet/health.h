@@ -1,6 +1,8 @@
 // Whether one server is worth asking: a state machine that is told what happened and when.
 //
-//   healthy    → ejected     after `eject_after` failed requests, or as many failed probes, in a row
+//   healthy    → ejected     after `eject_after` failed requests, or as many failed probes, in a row; one picture
+//   counts
+//                            once, or a single one that no server can take would eject them all
 //   ejected    → healthy     after `return_after` good probes in a row; then one failed request ejects it again, until
 //                            one succeeds: a server that is ready but cannot work is not asked thrice each time
 //   healthy    → overloaded  it said so; until its Retry-After has passed, without counting as a failure
@@ -13,6 +15,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
+#include <vector>
 
 #include "base/deadline.h"
 
@@ -42,8 +45,8 @@ class ServerHealth {
 
   // What happened. True: the condition changed by it. An ejected server comes back by its probes alone: a request that
   // succeeds may have begun long before.
-  void request_succeeded() { failed_requests_ = 0; }
-  bool request_failed();
+  void request_succeeded();
+  bool request_failed(std::uint64_t picture = 0);  // a name of what was asked about; 0: of nothing in particular
   bool overloaded(Deadline now, std::optional<std::chrono::milliseconds> retry_after);
   bool probe_succeeded(Deadline now);
   bool probe_failed(Deadline now);
@@ -57,6 +60,7 @@ class ServerHealth {
   std::uint64_t random_;
   bool ejected_ = false, mismatch_ = false;
   int failed_requests_ = 0, failed_probes_ = 0;  // in a row
+  std::vector<std::uint64_t> failed_pictures_;   // that are among failed_requests_
   int good_probes_ = 0;                          // in a row, while ejected
   std::chrono::milliseconds back_off_;           // the interval after the next failed probe of an ejected server
   Deadline overloaded_until_ = Deadline::min();

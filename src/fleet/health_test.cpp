@@ -54,6 +54,17 @@ TEST_F(Health, ASuccessBetweenStartsTheCountAgain) {
   EXPECT_EQ(health.consecutive_failures(), 0);
 }
 
+TEST_F(Health, OnePictureCountsOnceUntilASuccess) {
+  for (int i = 0; i < 10; ++i) EXPECT_FALSE(health.request_failed(7));
+  EXPECT_EQ(health.consecutive_failures(), 1);
+  EXPECT_FALSE(health.request_failed(8));
+  EXPECT_FALSE(health.request_failed(7));
+  health.request_succeeded();
+  EXPECT_FALSE(health.request_failed(7));
+  EXPECT_FALSE(health.request_failed());
+  EXPECT_TRUE(health.request_failed(8));
+}
+
 TEST_F(Health, GoodProbesDoNotHideFailingRequests) {
   health.request_failed();
   health.probe_succeeded(now);

@@ -156,7 +156,7 @@ void Roster::request_succeeded(std::size_t server) {
   entries_[server].health.request_succeeded();
 }
 
-void Roster::request_failed(std::size_t server, std::string_view what) {
+void Roster::request_failed(std::size_t server, std::string_view what, std::uint64_t picture) {
   bool ejected = false;
   {
     const std::lock_guard lock(mutex_);
@@ -164,7 +164,7 @@ void Roster::request_failed(std::size_t server, std::string_view what) {
     ++entry.counts.failures;
     entry.counts.last_error = one_line(what, kMaxLine);
     entry.info_stale = true;  // it may have been started anew
-    ejected = entry.health.request_failed();
+    ejected = entry.health.request_failed(picture);
   }
   log(server, fmt::format("{}{}", what, ejected ? "; not asked again until its probes are good" : ""));
 }

@@ -49,7 +49,7 @@ class Roster {
   // What became of a request about a feature.
   void count_request(std::size_t server);
   void request_succeeded(std::size_t server);
-  void request_failed(std::size_t server, std::string_view what);
+  void request_failed(std::size_t server, std::string_view what, std::uint64_t picture);  // as in ServerHealth
   void overloaded(std::size_t server, std::optional<std::chrono::milliseconds> retry_after, std::string_view what);
   // It answered with something of another model than its info says: the info is due.
   void info_outdated(std::size_t server);

@@ -1,6 +1,7 @@
 #include "fleet/vision_fleet.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <set>
 #include <system_error>
@@ -16,6 +17,8 @@ using std::chrono::milliseconds;
 constexpr std::size_t kMaxServers = 64;
 constexpr std::uint64_t kMaxInfo = 64 << 10;    // bytes of a GET /v1/info
 constexpr std::uint64_t kMaxAnswer = 64 << 10;  // of answers that carry no feature
+// Servers that answer one picture with 5xx before it is taken to be the picture's fault. Dead ones do not count.
+constexpr int kMostErrors = 2;
 
 Status check_options(const FleetOptions& options) {
   if (options.servers.empty() || options.servers.size() > kMaxServers)
@@ -46,6 +49,13 @@ Outcome mismatch(std::string_view what, const Digest& expected, const Digest& go
           {Code::kFailedPrecondition,
            fmt::format("expected {} {}, the vision server has {}", what, expected.hex(), got.hex())},
           {}};
+}
+
+// Never 0.
+std::uint64_t name_of(const FeatureId& id) {
+  std::uint64_t out = 0;
+  std::memcpy(&out, id.digest.bytes.data(), sizeof out);
+  return out | 1;
 }
 
 std::string_view text_of(std::span<const std::byte> bytes) {
@@ -205,14 +215,16 @@ Outcome VisionFleet::read_info(std::size_t server, Deadline deadline, const Canc
   return {};
 }
 
-void VisionFleet::record(std::size_t server, const Outcome& outcome) {
+void VisionFleet::record(std::size_t server, const Outcome& outcome, const FeatureId* about) {
   switch (outcome.verdict) {
     case Verdict::kGood:
     case Verdict::kRefused:
     case Verdict::kAbsent: return roster_.request_succeeded(server);
     case Verdict::kMismatch: return roster_.info_outdated(server);
     case Verdict::kOverloaded: return roster_.overloaded(server, outcome.retry_after, outcome.error.message);
-    case Verdict::kFailed: return roster_.request_failed(server, outcome.error.message);
+    case Verdict::kFailed:
+      return roster_.request_failed(server, outcome.error.message,
+                                    about != nullptr && outcome.server_error ? name_of(*about) : 0);
     case Verdict::kLate:
     case Verdict::kGivenUp: return;
   }
@@ -335,7 +347,7 @@ Outcome VisionFleet::ask(std::size_t server, const Question& question, const Vis
   const Info now = roster_.standing(server).info;
   if (again.verdict == Verdict::kGood && now->vision_digest != info.vision_digest)
     return mismatch("vision_digest", info.vision_digest, now->vision_digest);
-  roster_.request_failed(server, outcome.error.message);
+  roster_.request_failed(server, outcome.error.message, 0);
   return outcome;
 }
 
@@ -344,13 +356,15 @@ Result<RemoteFeature> VisionFleet::ask_in_order(const Question& question) try {
   const Stopwatch watch;
   RemoteFeature out;
   Tally tally;
+  int errors = 0;
   for (const std::size_t server : rendezvous_order(question.id, roster_.origins())) {
     RETURN_IF_ERROR(still_wanted(question.deadline, question.cancel));
     Info info;
     Outcome outcome = admit(server, question, info);
     if (outcome.verdict == Verdict::kGood) {
       outcome = ask(server, question, *info, out, !folder_.empty() && question.key != nullptr);
-      record(server, outcome);
+      record(server, outcome, &question.id);
+      errors += outcome.server_error ? 1 : 0;
     }
     switch (outcome.verdict) {
       case Verdict::kGood: out.vision_ms = watch.ms(); return out;
@@ -358,6 +372,7 @@ Result<RemoteFeature> VisionFleet::ask_in_order(const Question& question) try {
       case Verdict::kGivenUp: return tl::unexpected(std::move(outcome.error));
       default: tally.count(outcome);
     }
+    if (question.key != nullptr && errors == kMostErrors) break;
   }
   RETURN_IF_ERROR(still_wanted(question.deadline, question.cancel));
   return tl::unexpected(tally.error());

@@ -89,7 +89,7 @@ class VisionFleet {
   ClientCall call_to(std::size_t server, std::string method, std::string target, std::string_view tenant,
                      std::chrono::milliseconds timeout, Deadline deadline, const CancelFlag* cancel) const;
   Outcome read_info(std::size_t server, Deadline deadline, const CancelFlag* cancel);
-  void record(std::size_t server, const Outcome& outcome);
+  void record(std::size_t server, const Outcome& outcome, const FeatureId* about = nullptr);
   Outcome admit(std::size_t server, const Question& question, Info& info);
   Outcome ask(std::size_t server, const Question& question, const VisionInfo& info, RemoteFeature& out, bool by_folder);
   Result<RemoteFeature> ask_in_order(const Question& question);

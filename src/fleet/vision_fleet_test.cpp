@@ -95,12 +95,29 @@ TEST_F(Fleet, FailuresInARowEject) {
   open();
   const auto names = order();
   net[names[0]].features = [](const ClientCall&) { return error_answer(502); };
-  for (int i = 0; i < 3; ++i) must(encode());
+  int failures = 0;
+  for (int i = 0; failures < 3; ++i) {
+    const std::string picture = "picture " + std::to_string(i);
+    if (order(picture)[0] != names[0]) continue;
+    EXPECT_EQ(state(names[0]).condition, Condition::kHealthy);
+    must(encode(picture));
+    ++failures;
+  }
   EXPECT_EQ(state(names[0]).condition, Condition::kEjected);
   net.forget();
   must(encode());
   EXPECT_EQ(asked(), std::vector{names[1]});
   EXPECT_TRUE(logged("not asked again until its probes are good"));
+}
+
+TEST_F(Fleet, APictureThatNoServerCanTakeEjectsNone) {
+  open();
+  const auto names = order();
+  each([](FakeNet::Server& server) { server.features = [](const ClientCall&) { return error_answer(500); }; });
+  for (int i = 0; i < 10; ++i) expect_error(encode(), Code::kUnavailable, "no vision server can answer now");
+  EXPECT_EQ(asked().size(), 20U) << "two servers each time, the third is spared";
+  for (const std::string& name : names) EXPECT_EQ(state(name).condition, Condition::kHealthy);
+  EXPECT_EQ(state(names[2]).failures, 0U);
 }
 
 TEST_F(Fleet, AnEjectedServerComesBackByItsProbes) {

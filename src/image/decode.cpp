@@ -26,13 +26,13 @@ Result<Image> decode_stored(std::span<const std::byte> bytes, const ImageInfo& i
 
 Result<Image> decode(std::span<const std::byte> bytes, const DecodeLimits& limits, CodecStats* stats) {
   if (bytes.size() > limits.max_bytes) {
-    return fail(Code::kResourceExhausted, "expected a picture file of at most {} bytes, got {}", limits.max_bytes,
+    return fail(Code::kInvalidArgument, "expected a picture file of at most {} bytes, got {}", limits.max_bytes,
                 bytes.size());
   }
   ASSIGN_OR_RETURN(const ImageInfo info, codec::probe_any(bytes));
   ASSIGN_OR_RETURN(const std::uint64_t pixels, pixel_count(info.stored));
   if (pixels > limits.max_pixels) {
-    return fail(Code::kResourceExhausted, "{}: expected at most {} pixels, the header says {} x {} = {}",
+    return fail(Code::kInvalidArgument, "{}: expected at most {} pixels, the header says {} x {} = {}",
                 format_name(info.format), limits.max_pixels, info.stored.width, info.stored.height, pixels);
   }
   if (stats != nullptr) stats->decodes.fetch_add(1, std::memory_order_relaxed);

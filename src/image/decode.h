@@ -25,7 +25,7 @@ struct DecodeLimits {
 // transparent colour, canvas that a first frame leaves bare) is composed on white: round((c * a + 255 * (255 - a)) /
 // 255). Gamma and colour profiles are not applied.
 //
-// Errors: those of probe(); kResourceExhausted beyond a limit; kDataLoss for truncated or corrupt data, never a partial
+// Errors: those of probe(); kInvalidArgument beyond a limit; kDataLoss for truncated or corrupt data, never a partial
 // picture.
 Result<Image> decode(std::span<const std::byte> bytes, const DecodeLimits& limits = {}, CodecStats* stats = nullptr);
 
