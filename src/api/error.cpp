@@ -24,7 +24,7 @@ struct Row {
 // Types and codes are OpenAI's own where it has them: an unknown key, for one, is an invalid_request_error with code
 // invalid_api_key. What the SDKs raise follows from the status alone.
 constexpr std::string_view kRequest = "invalid_request_error", kServer = "server_error";
-constexpr std::array<Row, 17> kTable = {{
+constexpr std::array<Row, 18> kTable = {{
     {ErrorKind::kInvalidRequest, 400, kRequest, "", 0, false, "The request cannot be answered as it is."},
     {ErrorKind::kUnsupported, 400, kRequest, "unsupported_parameter", 0, false,
      "The request asks for something that is not supported here."},
@@ -39,6 +39,8 @@ constexpr std::array<Row, 17> kTable = {{
     {ErrorKind::kModelMismatch, 409, kRequest, "model_mismatch", 0, false,
      "The features are not of this model's vision encoder."},
     {ErrorKind::kTooLarge, 413, kRequest, "request_too_large", 0, false, "The request is too large."},
+    {ErrorKind::kMediaType, 415, kRequest, "unsupported_media_type", 0, false,
+     "The body is not of a type that is read here."},
     {ErrorKind::kHeaderTooLarge, 431, kRequest, "header_too_large", 0, false, "The request's headers are too large."},
     {ErrorKind::kRateLimited, 429, "requests", "rate_limit_exceeded", 1, true,
      "Too many requests at once. Try again shortly."},

@@ -25,6 +25,7 @@ enum class ErrorKind : std::uint8_t {
   kTimeout,            // 408
   kModelMismatch,      // 409, code "model_mismatch"
   kTooLarge,           // 413
+  kMediaType,          // 415
   kHeaderTooLarge,     // 431
   kRateLimited,        // 429, Retry-After
   kCancelled,          // 499, the client left: for logs

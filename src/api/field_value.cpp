@@ -112,7 +112,35 @@ ApiResult<std::vector<std::pair<std::string_view, FieldValue>>> FieldValue::memb
   return out;
 }
 
+namespace {
+
+// Values that a body may have: a parsed one takes some 30 bytes, so that "[[],[],..." is as many times as large as it
+// was sent. No request that makes sense comes near.
+constexpr std::size_t kMaxValues = 2'000'000;
+
+bool separates(char c) { return c == ',' || c == ':' || c == '[' || c == '{'; }
+
+// Text may hold as many commas as it likes.
+std::size_t count_values(std::string_view body) {
+  std::size_t values = 0;
+  bool in_string = false;
+  for (std::size_t i = 0; i < body.size(); ++i) {
+    const char c = body[i];
+    if (c == '"') in_string = !in_string;
+    if (c == '\\' && in_string) ++i;
+    if (!in_string && separates(c)) ++values;
+  }
+  return values;
+}
+
+}  // namespace
+
 ApiResult<Json> parse_body(std::string_view body, std::size_t depth) {
+  if (body.size() > kMaxValues &&
+      static_cast<std::size_t>(std::count_if(body.begin(), body.end(), separates)) > kMaxValues &&
+      count_values(body) > kMaxValues)
+    return refuse(ErrorKind::kTooLarge, "",
+                  fmt::format("request body: expected JSON of at most {} values", kMaxValues));
   auto json = Json::parse(body, "request body", depth);
   if (!json) {
     const bool memory = json.error().code == Code::kResourceExhausted;

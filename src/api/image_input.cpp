@@ -22,7 +22,16 @@ std::string lower(std::string_view text) {
   return out;
 }
 
+// Many encoders break lines (MIME's 76 characters) or end with one.
+bool is_blank(char c) { return c == '\n' || c == '\r' || c == ' ' || c == '\t'; }
+
 ApiResult<std::string> base64_of(const FieldValue& field, std::string_view text) {
+  std::string dense;
+  if (text.find_first_of("\n\r \t") != std::string_view::npos) {
+    dense = text;
+    std::erase_if(dense, is_blank);
+    text = dense;
+  }
   auto out = decode_base64(text);
   if (!out) {
     const bool percent = text.find('%') != std::string_view::npos;
@@ -41,7 +50,8 @@ ApiResult<std::string> data_uri_bytes(const FieldValue& field, std::string_view 
   const std::string head = lower(rest.substr(0, comma));
   const std::size_t semicolon = head.find(';');
   const std::string_view type = std::string_view(head).substr(0, semicolon);
-  if (!type.starts_with("image/") && type != "application/octet-stream")
+  const bool unnamed = type.empty() || type == "application/octet-stream" || type == "binary/octet-stream";
+  if (!type.starts_with("image/") && !unnamed)
     return invalid(field.path, "expected a data URI of a picture, such as image/png, got the type \"{}\"", type);
   if (!head.ends_with(";base64"))
     return invalid(field.path, "expected \";base64,\" in the data URI, got \"{};\": percent-encoding is not read",

@@ -30,11 +30,11 @@ constexpr std::string_view kEvents = "text/event-stream", kFile = "application/o
 
 constexpr auto kRoutes = std::to_array<OpenApiRoute>({
     {"POST", "/v1/chat/completions", kLanguage, "createChatCompletion", "Answers a conversation with pictures.",
-     "ChatRequest", "ChatCompletion", kEvents, "400 404 409 413 503 504"},
+     "ChatRequest", "ChatCompletion", kEvents, "400 404 409 413 415 503 504"},
     {"POST", "/v1/ask", kLanguage, "ask", "Answers many questions on the same pictures in one batch.", "AskRequest",
-     "AskResult", kEvents, "400 404 409 413 503 504"},
+     "AskResult", kEvents, "400 404 409 413 415 503 504"},
     {"POST", "/v1/images", kLanguage, "uploadImage", "Takes a picture ahead of its questions and gives its id.",
-     "ImageUpload", "Image", "", "400 413 503 504"},
+     "ImageUpload", "Image", "", "400 404 413 503 504"},
     {"GET", "/v1/images/{id}", kLanguage, "getImage", "Tells about a picture that is kept.", "", "Image", "",
      "400 404 503"},
     {"DELETE", "/v1/images/{id}", kLanguage, "deleteImage", "Forgets a picture.", "", "Deleted", "", "400 404 503"},
@@ -55,13 +55,14 @@ constexpr auto kRoutes = std::to_array<OpenApiRoute>({
     {"GET", "/openapi.json", kAll, "getOpenApi", "This document.", "", "", "application/json", ""},
 });
 
-constexpr std::array<std::pair<std::string_view, std::string_view>, 10> kErrors = {{
+constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kErrors = {{
     {"400", "The request is wrong, or asks for what is not supported: `param` names the field."},
     {"401", "The API key is missing or wrong."},
     {"404", "There is nothing of this name."},
     {"405", "The path does not take this method."},
     {"409", "Features of another vision encoder: both digests are named."},
     {"413", "The request is too large."},
+    {"415", "The body is not JSON by its Content-Type."},
     {"429", "Too many requests of this client at once: see Retry-After."},
     {"500", "The server failed."},
     {"503", "Full, or no vision encoder answers: see Retry-After."},
@@ -96,8 +97,11 @@ Object body_of(const OpenApiRoute& route) {
 
 Object parameters_of(const OpenApiRoute& route) {
   Object out = Object::array();
-  if (route.path.find("{id}") != std::string_view::npos)
-    out.push_back({{"name", "id"}, {"in", "path"}, {"required", true}, {"schema", {{"type", "string"}}}});
+  if (route.path.find("{id}") != std::string_view::npos) {
+    Object schema{{"type", "string"}};
+    if (!route.path.starts_with("/v1/models/")) schema["pattern"] = "^[0-9a-f]{64}$";
+    out.push_back({{"name", "id"}, {"in", "path"}, {"required", true}, {"schema", std::move(schema)}});
+  }
   if (route.request == kPicture || route.request == "ImageUpload")
     for (const char* name : {"min_pixels", "max_pixels"})
       out.push_back({{"name", name}, {"in", "query"}, {"schema", {{"type", "integer"}, {"minimum", 1}}}});

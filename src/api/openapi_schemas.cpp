@@ -15,8 +15,8 @@ using Object = nlohmann::ordered_json;
 
 // What no limit or range of a table decides. An absent "type" of a part follows from the member that is there.
 constexpr const char* kParts = R"json({
-"Base64": {"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9+/_-]+={0,2}$"},
-"PictureSource": {"type": "string", "pattern": "^([dD][aA][tT][aA]:[^,]+,.+|[hH][tT][tT][pP][sS]?://.+)$",
+"Base64": {"type": "string", "minLength": 1, "pattern": "^[A-Za-z0-9+/_\\s-]+={0,2}\\s*$"},
+"PictureSource": {"type": "string", "pattern": "^([dD][aA][tT][aA]:[^,]*;[bB][aA][sS][eE]64,.+|[hH][tT][tT][pP][sS]?://.+)$",
   "description": "data:image/png;base64,... of any picture type, or an http or https URL where the server takes them."},
 "ImageUrl": {"type": "object", "required": ["url"], "properties": {
   "url": {"$ref": "#/components/schemas/PictureSource"},
@@ -72,7 +72,7 @@ constexpr const char* kAnswers = R"json({
     "cached_tokens": {"type": "integer", "description": "Tokens that the prefix cache had."}}}}},
 "VisionUse": {"type": "object", "required": ["feature_id", "tokens", "source", "ms"], "properties": {
   "feature_id": {"type": "string"}, "tokens": {"type": "integer"}, "ms": {"type": "number"},
-  "source": {"type": "string", "description": "memory, disk, encoded, vision_server or request."}}},
+  "source": {"type": "string", "description": "memory, disk, encoded, vision_server, joined (another request had it encoded at that moment) or request."}}},
 "Vision": {"type": "array", "items": {"$ref": "#/components/schemas/VisionUse"}},
 "Timing": {"type": "object", "required": ["queue_ms", "vision_ms", "prefill_ms", "decode_ms"], "properties": {
   "queue_ms": {"type": "number"}, "vision_ms": {"type": "number"}, "prefill_ms": {"type": "number"},

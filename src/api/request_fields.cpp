@@ -165,7 +165,8 @@ constexpr std::array kFields = std::to_array<RequestField>({
     {"top_logprobs", kBoth, kNone, Type::kInteger, 0, 20, false, read_integer<&RequestDraft::top_logprobs>,
      "Needs logprobs: as many of the most likely tokens for each place."},
     {"response_format", kBoth, kNone, Type::kStructured, 0, 0, false, read_by<read_response_format>,
-     "json_object and json_schema constrain the answer, so that it always parses."},
+     "json_object and json_schema constrain the answer, so that it always parses; stop and stop_token_ids do not end "
+     "it."},
     {"chat_template_kwargs", kChat, kNone, Type::kStructured, 0, 0, false, read_by<read_template_arguments>,
      "Arguments of the chat template; the Qwen2-VL one has none that can be changed here."},
     {"user", kBoth, kNone, Type::kString, 0, 0, false, read_by<read_user>, "Not used."},

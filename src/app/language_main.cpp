@@ -68,8 +68,9 @@ Result<std::unique_ptr<VisionFleet>> fleet_of(const Options& options, const Lang
     out.servers.push_back(std::move(*url));
   }
   if (!options.vision_key_file.empty()) {
-    ASSIGN_OR_RETURN(const Secrets secrets, Secrets::load(options.vision_key_file));
-    out.secret = secrets.first();
+    const auto secrets = Secrets::load(options.vision_key_file);
+    if (!secrets) return fail_in("--vision-key-file", secrets.error());
+    out.secret = secrets->first();
   }
   out.vision_digest = vision_digest;
   out.accepted_digests = std::move(accepted);
@@ -90,11 +91,11 @@ int run(const Options& options, Console& console) {
     ASSIGN_OR_RETURN(const std::filesystem::path model, model_folder(options.model));
     Metrics metrics;
     Log log(log_level_of(options.server), log_format_of(options.server));
-    ASSIGN_OR_RETURN(FrontOptions front, front_options(options.server));
+    ASSIGN_OR_RETURN(FrontOptions front, or_usage(front_options(options.server)));
     ThreadPool threads(options.server.threads);
     const auto warn = [&log](std::string_view message) { log.warn(message); };
 
-    ASSIGN_OR_RETURN(std::vector<Digest> accepted, accepted_digests(options.language));
+    ASSIGN_OR_RETURN(std::vector<Digest> accepted, or_usage(accepted_digests(options.language)));
     LanguageSideOptions side_options;
     side_options.model = model;
     side_options.engine = engine_options(options.language);
@@ -112,7 +113,8 @@ int run(const Options& options, Console& console) {
     eye_options.min_pixels = options.pictures.min_pixels;
     eye_options.max_pixels = options.pictures.max_pixels;
     eye_options.on_warning = warn;
-    ASSIGN_OR_RETURN(std::unique_ptr<VisionFleet> fleet, fleet_of(options, *language, vision_digest, accepted, log));
+    ASSIGN_OR_RETURN(std::unique_ptr<VisionFleet> fleet,
+                     or_usage(fleet_of(options, *language, vision_digest, accepted, log)));
     ASSIGN_OR_RETURN(const std::unique_ptr<RemoteEye> eye, RemoteEye::open(eye_options, std::move(fleet)));
 
     ASSIGN_OR_RETURN(const std::unique_ptr<HttpClient> client, HttpClient::create());
@@ -120,8 +122,9 @@ int run(const Options& options, Console& console) {
                      picture_desk_options(options.language, vision_digest, std::move(accepted)));
     LanguageServer server(*language, *eye, desk, metrics, log,
                           language_server_options(options.language, model, options.server.max_body));
-    return serve_until_told({console, lifetime, metrics, log}, std::move(front), server.routes(),
-                            drain_time_of(options.server), [&] { return language->load(); });
+    return serve_until_told(
+        {console, lifetime, metrics, log}, std::move(front), server.routes(), drain_time_of(options.server),
+        [&] { return language->load(); }, [&] { language->close(); });
   };
   const Result<int> code = serve();
   return code ? *code : console.fault(code.error());

@@ -48,10 +48,20 @@ int run_single_program(const std::string& name, const std::string& description, 
     } catch (const CLI::CallForVersion& version) {
       console.line("{}", version.what());
       return kExitSuccess;
+    } catch (const CLI::ConfigError& error) {  // of a name in the file that no option has; the library says INI
+      const CLI::Option* const file = app.get_config_ptr();
+      std::string what = error.what();
+      if (const std::size_t name = what.rfind(' '); what.starts_with("INI was not able to parse"))
+        what = fmt::format("no option of this file's is called '{}'", what.substr(name + 1));
+      return console.usage(file != nullptr && !file->empty() ? file->as<std::string>() + ": " + what : what);
     } catch (const CLI::ParseError& error) {
       return console.usage(error.what());
     }
-    return run(console);
+    try {
+      return run(console);
+    } catch (const WrongUsage& wrong) {
+      return console.usage(wrong.message);
+    }
   });
 }
 

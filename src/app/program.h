@@ -5,6 +5,9 @@
 
 #include <functional>
 #include <string>
+#include <utility>
+
+#include "base/result.h"
 
 namespace CLI {  // NOLINT(readability-identifier-naming): the library says it so
 class App;
@@ -13,6 +16,18 @@ class App;
 namespace chiasm {
 
 class Console;
+
+// An option that shows itself to be wrong only when it is looked at.
+struct WrongUsage {
+  std::string message;
+};
+
+// The value; an invalid argument ends the program as wrong usage.
+template <class T>
+Result<T> or_usage(Result<T> result) {
+  if (!result && result.error().code == Code::kInvalidArgument) throw WrongUsage{result.error().message};
+  return result;
+}
 
 // `name` stands before messages: "chiasm-vision".
 int run_program(const std::string& name, const std::function<int()>& run);

@@ -49,7 +49,7 @@ int run(const Options& options, Console& console) {
     ASSIGN_OR_RETURN(const std::filesystem::path model, model_folder(options.model));
     Metrics metrics;
     Log log(log_level_of(options.server), log_format_of(options.server));
-    ASSIGN_OR_RETURN(FrontOptions front, front_options(options.server));
+    ASSIGN_OR_RETURN(FrontOptions front, or_usage(front_options(options.server)));
     ThreadPool threads(options.server.threads);
 
     console.be_quiet();  // progress lines are for terminals; servers log
@@ -58,9 +58,10 @@ int run(const Options& options, Console& console) {
     vision_side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     vision_side_options.on_load = nullptr;
     ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> vision, VisionSide::open(vision_side_options, threads));
+    warn_of_folder(vision->source(), log);
     LocalEye eye(*vision);
 
-    ASSIGN_OR_RETURN(std::vector<Digest> accepted, accepted_digests(options.language));
+    ASSIGN_OR_RETURN(std::vector<Digest> accepted, or_usage(accepted_digests(options.language)));
     LanguageSideOptions side_options;
     side_options.model = model;
     side_options.engine = engine_options(options.language);
@@ -73,11 +74,13 @@ int run(const Options& options, Console& console) {
                      picture_desk_options(options.language, vision->vision_digest(), std::move(accepted)));
     LanguageServer server(*language, eye, desk, metrics, log,
                           language_server_options(options.language, model, options.server.max_body));
-    return serve_until_told({console, lifetime, metrics, log}, std::move(front), server.routes(),
-                            drain_time_of(options.server), [&]() -> Status {
-                              ASSIGN_OR_RETURN([[maybe_unused]] const Encoder* encoder, vision->encoder());
-                              return language->load();
-                            });
+    return serve_until_told(
+        {console, lifetime, metrics, log}, std::move(front), server.routes(), drain_time_of(options.server),
+        [&]() -> Status {
+          ASSIGN_OR_RETURN([[maybe_unused]] const Encoder* encoder, vision->encoder());
+          return language->load();
+        },
+        [&] { language->close(); });
   };
   const Result<int> code = serve();
   return code ? *code : console.fault(code.error());

@@ -107,7 +107,9 @@ Result<FrontOptions> front_options(const ServerFlags& flags) {
   out.insecure = flags.insecure;
   out.version = CHIASM_VERSION;
   if (!flags.api_key_file.empty()) {
-    ASSIGN_OR_RETURN(out.keys, Secrets::load(flags.api_key_file));
+    auto keys = Secrets::load(flags.api_key_file);
+    if (!keys) return fail_in("--api-key-file", keys.error());
+    out.keys = std::move(*keys);
   }
   if (flags.tls_cert.empty() != flags.tls_key.empty())
     return fail(Code::kInvalidArgument, "--tls-cert and --tls-key are given together");

@@ -46,23 +46,26 @@ int run(const Options& options, Console& console) {
     ASSIGN_OR_RETURN(const std::filesystem::path model, model_folder(options.model));
     Metrics metrics;
     Log log(log_level_of(options.server), log_format_of(options.server));
-    ASSIGN_OR_RETURN(FrontOptions front, front_options(options.server));
+    ASSIGN_OR_RETURN(FrontOptions front, or_usage(front_options(options.server)));
     ThreadPool threads(options.server.threads);
     ASSIGN_OR_RETURN(VisionSideOptions side_options, vision_options(model, options.pictures, console));
     apply(options.vision, side_options);
     side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     side_options.on_load = nullptr;
     ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> side, VisionSide::open(side_options, threads));
+    warn_of_folder(side->source(), log);
     metrics.on_read([&side](MetricReader& reader) { read_vision_metrics(*side, reader); });
     VisionServerOptions server_options;
     server_options.max_body = options.server.max_body.value_or(server_options.max_body);
     server_options.version = CHIASM_VERSION;
     VisionServer server(*side, server_options);
-    return serve_until_told({console, lifetime, metrics, log}, std::move(front), server.routes(),
-                            drain_time_of(options.server), [&]() -> Status {
-                              ASSIGN_OR_RETURN([[maybe_unused]] const Encoder* encoder, side->encoder());
-                              return {};
-                            });
+    return serve_until_told(
+        {console, lifetime, metrics, log}, std::move(front), server.routes(), drain_time_of(options.server),
+        [&]() -> Status {
+          ASSIGN_OR_RETURN([[maybe_unused]] const Encoder* encoder, side->encoder());
+          return {};
+        },
+        nullptr);
   };
   const Result<int> code = serve();
   return code ? *code : console.fault(code.error());

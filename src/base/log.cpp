@@ -75,15 +75,16 @@ void Log::write(LogLevel level, std::string_view what, std::initializer_list<Fie
   std::string line;
   if (format_ == LogFormat::kJson) {
     line = "\"event\":" + as_json(what);
-    for (const auto& [name, value] : fields) line += "," + as_json(name) + ":" + as_json(value);
+    for (const Field& field : fields)
+      line += "," + as_json(field.name) + ":" + (field.is_text ? as_json(field.text) : field.text);
   } else {
     const std::string text = as_json(what);
     line = text.substr(1, text.size() - 2);
-    for (const auto& [name, value] : fields) {
+    for (const Field& field : fields) {
       line += ' ';
-      line += name;
+      line += field.name;
       line += '=';
-      line += is_plain(value) ? value : as_json(value);
+      line += is_plain(field.text) ? field.text : as_json(field.text);
     }
   }
   sink_->logger->log(library_level(level), line);

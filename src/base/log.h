@@ -3,12 +3,16 @@
 // Never given to it: pixels, prompts, answers, keys. Whoever logs sees to that. Thread contract: any thread.
 #pragma once
 
+#include <cmath>
 #include <functional>
 #include <initializer_list>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
+
+#include <fmt/core.h>
 
 #include "base/result.h"
 
@@ -19,7 +23,26 @@ enum class LogFormat : std::uint8_t { kText, kJson };
 
 class Log {
  public:
-  using Field = std::pair<std::string_view, std::string>;
+  // A text, a whole number, a number of milliseconds or the like (one decimal), or a yes or no.
+  struct Field {
+    template <class Value>
+    Field(std::string_view key, Value&& value) : name(key) {  // NOLINT: any of the four
+      using Plain = std::remove_cvref_t<Value>;
+      if constexpr (std::is_same_v<Plain, bool>) {
+        text = value ? "true" : "false";
+      } else if constexpr (std::is_floating_point_v<Plain>) {
+        text = std::isfinite(value) ? fmt::format("{:.1f}", value) : "0";
+      } else if constexpr (std::is_integral_v<Plain>) {
+        text = std::to_string(value);
+      } else {
+        text = std::forward<Value>(value);
+        is_text = true;
+      }
+    }
+    std::string_view name;
+    std::string text;
+    bool is_text = false;
+  };
 
   // `sink` takes finished lines instead of standard error; may be null.
   explicit Log(LogLevel level, LogFormat format = LogFormat::kText,

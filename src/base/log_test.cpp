@@ -39,13 +39,17 @@ TEST(Log, WhatComesFromOutsideStaysOnOneLineAndInItsField) {
 }
 
 TEST(Log, JsonLinesParse) {
-  const auto lines = lines_of(LogLevel::kInfo, LogFormat::kJson,
-                              [](Log& log) { log.info("a \"b\"", {{"path", "/x\n"}, {"n", "3"}}); });
+  const auto lines = lines_of(LogLevel::kInfo, LogFormat::kJson, [](Log& log) {
+    log.info("a \"b\"", {{"path", "/x\n"}, {"id", "3"}, {"n", 3}, {"ms", 2.25}, {"left", true}});
+  });
   ASSERT_EQ(lines.size(), 1U);
   const auto json = Json::parse("{" + lines[0] + "}", "line");
   ASSERT_TRUE(json) << lines[0];
   EXPECT_EQ(json->root().at("event")->string().value(), "a \"b\"");
   EXPECT_EQ(json->root().at("path")->string().value(), "/x\n");
+  EXPECT_EQ(json->root().at("id")->string().value(), "3");
+  EXPECT_EQ(json->root().at("n")->integer().value(), 3);
+  EXPECT_NE(lines[0].find(R"("ms":2.2,"left":true)"), std::string::npos) << lines[0];
 }
 
 }  // namespace

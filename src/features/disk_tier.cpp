@@ -117,6 +117,17 @@ Result<std::string> DiskTier::folder_name() const {
   return fail(Code::kUnavailable, "{}: cannot be read or written", file.string());
 }
 
+Status DiskTier::check_writable() const {
+  std::error_code error;
+  fs::create_directories(options_.dir, error);
+  if (!error && ::access(options_.dir.c_str(), W_OK | X_OK) != 0)
+    error = std::error_code(errno, std::generic_category());
+  if (error)
+    return fail(Code::kUnavailable, "features are not kept in '{}', it cannot be written: {}", options_.dir.string(),
+                error.message());
+  return {};
+}
+
 fs::path DiskTier::path_of(const FeatureId& id) const {
   const std::string hex = id.hex();
   return options_.dir / hex.substr(0, 2) / (hex + std::string(kSuffix));

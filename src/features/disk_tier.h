@@ -68,6 +68,9 @@ class DiskTier {
   // the same folder, whatever each calls it. kUnavailable where it can be neither read nor written.
   Result<std::string> folder_name() const;
 
+  // Whether files can be written, made sure of by making the folder: for saying so when a server starts.
+  Status check_writable() const;
+
   std::filesystem::path path_of(const FeatureId& id) const;
   const DiskTierOptions& options() const { return options_; }
   DiskTierCounters counters() const;

@@ -25,7 +25,8 @@ TieredFeatureSource::TieredFeatureSource(std::shared_ptr<MemoryTier> memory, std
                                          FeatureSourceOptions options)
     : memory_(std::move(memory)), disk_(std::move(disk)), options_(options) {}
 
-Result<Fetched> TieredFeatureSource::get(const FeatureKey& key, const EncodeFn& encode, Deadline deadline) try {
+Result<Fetched> TieredFeatureSource::get(const FeatureKey& key, const EncodeFn& encode, Deadline deadline,
+                                         const CancelFlag* cancel) try {
   const auto start = std::chrono::steady_clock::now();
   auto landed = flights_.run(
       key.id, [&] { return produce(key, encode); },
@@ -33,7 +34,7 @@ Result<Fetched> TieredFeatureSource::get(const FeatureKey& key, const EncodeFn& 
         // Waiters have their answer already; a folder that cannot be written costs later requests, not this one.
         if (fetched.source == Source::kEncoded && disk_ != nullptr) (void)disk_->put(*fetched.feature);
       },
-      deadline);
+      deadline, cancel);
   if (!landed.result) return landed.result;
   landed.result->joined = landed.joined;
   landed.result->ms = milliseconds_since(start);

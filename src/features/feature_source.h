@@ -39,9 +39,10 @@ class FeatureSource {
   // `encode` runs on the calling thread, and only where nothing kept answers; two requests for one id never encode at
   // the same time. An error of `encode` is given to all who wait for it and is not remembered; where it is kCancelled
   // or kDeadlineExceeded, which concern the request that encoded, those who wait try with their own `encode`. An
-  // exception becomes kInternal. A request that waits for another's work gives up at `deadline` (kDeadlineExceeded);
-  // the one that encodes leaves deadlines to `encode`.
-  virtual Result<Fetched> get(const FeatureKey& key, const EncodeFn& encode, Deadline deadline) = 0;
+  // exception becomes kInternal. A request that waits for another's work gives up at `deadline` (kDeadlineExceeded)
+  // and when `cancel` is raised (kCancelled; may be null); the one that encodes leaves both to `encode`.
+  virtual Result<Fetched> get(const FeatureKey& key, const EncodeFn& encode, Deadline deadline,
+                              const CancelFlag* cancel = nullptr) = 0;
 };
 
 struct FeatureSourceOptions {
@@ -63,7 +64,8 @@ class TieredFeatureSource : public FeatureSource {
   TieredFeatureSource(std::shared_ptr<MemoryTier> memory, std::shared_ptr<DiskTier> disk,
                       FeatureSourceOptions options = {});
 
-  Result<Fetched> get(const FeatureKey& key, const EncodeFn& encode, Deadline deadline) override;
+  Result<Fetched> get(const FeatureKey& key, const EncodeFn& encode, Deadline deadline,
+                      const CancelFlag* cancel = nullptr) override;
 
   // What is kept under this id, memory first; null when nothing is. For those who have an id but no picture.
   std::shared_ptr<const Feature> find(const FeatureId& id);

@@ -26,17 +26,17 @@ class SingleFlight {
     bool joined = false;  // the result is another caller's
   };
 
-  // Calls `work` unless another caller is at it, and then waits for that one until `deadline`. The answer goes to those
-  // who wait before `after` runs, and until `after` is done newcomers still get it: there is no gap in which a result
-  // is found neither here nor where `after` puts it. An error that concerns only the caller who worked (kCancelled,
-  // kDeadlineExceeded) is not passed on: one of those who wait works instead. Exceptions become kInternal.
+  // Calls `work` unless another caller is at it, and then waits for that one until `deadline` or `cancel`. The answer
+  // goes to those who wait before `after` runs, and until `after` is done newcomers still get it: there is no gap in
+  // which a result is found neither here nor where `after` puts it. An error that concerns only the caller who worked
+  // (kCancelled, kDeadlineExceeded) is not passed on: one of those who wait works instead. Exceptions become kInternal.
   Landed run(const Key& key, const std::function<Result<Value>()>& work, const std::function<void(const Value&)>& after,
-             Deadline deadline) {
+             Deadline deadline, const CancelFlag* cancel = nullptr) {
     for (;;) {
       bool leads = false;
       const std::shared_ptr<Flight> flight = board(key, leads);
       if (leads) return {lead(key, *flight, work, after), false};
-      if (auto result = wait(*flight, deadline)) return {std::move(*result), true};
+      if (auto result = wait(*flight, deadline, cancel)) return {std::move(*result), true};
     }
   }
 
@@ -92,14 +92,19 @@ class SingleFlight {
   }
 
   // Nothing: the flight ended in an error of its leader's own, and there is time left to try again.
-  std::optional<Result<Value>> wait(Flight& flight, Deadline deadline) {
+  std::optional<Result<Value>> wait(Flight& flight, Deadline deadline, const CancelFlag* cancel) {
     std::unique_lock lock(flight.mutex);
     const auto landed = [&] { return flight.result.has_value(); };
     const Count count(waiting_);
-    if (deadline == kNoDeadline) {
-      flight.landed.wait(lock, landed);
-    } else if (!flight.landed.wait_until(lock, deadline, landed)) {
-      return Result<Value>(fail(Code::kDeadlineExceeded, "the deadline passed while another request did the work"));
+    if (cancel == nullptr && deadline == kNoDeadline) flight.landed.wait(lock, landed);
+    // A flag wakes nobody: it is looked at every now and then.
+    while (!flight.result) {
+      if (cancel != nullptr && *cancel)
+        return Result<Value>(fail(Code::kCancelled, "cancelled while another request did the work"));
+      if (std::chrono::steady_clock::now() >= deadline)
+        return Result<Value>(fail(Code::kDeadlineExceeded, "the deadline passed while another request did the work"));
+      const Deadline glance = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
+      flight.landed.wait_until(lock, cancel == nullptr ? deadline : std::min(deadline, glance), landed);
     }
     if (!*flight.result && is_own(flight.result->error())) return std::nullopt;
     return flight.result;

@@ -45,6 +45,7 @@ enum class Verdict : std::uint8_t {
   kMismatch,    // this server serves another model
   kOverloaded,  // not now
   kFailed,      // this server's fault
+  kAbandoned,   // it was ejected while it was asked
   kLate,        // it says that the time this request had was too short for it
   kGivenUp,     // the caller's deadline or cancellation
 };

@@ -275,6 +275,32 @@ TEST_F(Fleet, HastyCallersEjectNobody) {
   EXPECT_EQ(state(first).failures, 0U);
 }
 
+TEST_F(Fleet, AServerThatIsReadyAndNeverAnswersIsEjected) {
+  open();
+  const auto file = bytes_of("picture");
+  const FeatureKey key = key_of(sample_info(), "picture");
+  const std::string first = order()[0];
+  net[first].features = [&](const ClientCall& call) -> Result<HttpResponse> {
+    net.pass(std::chrono::ceil<std::chrono::milliseconds>(call.deadline - net.now()));
+    return fail(Code::kDeadlineExceeded, "late");
+  };
+  const auto ask = [&] { return fleet->encode(key, {&file, 1}, {}, {}, "", net.now() + 8s, nullptr); };
+  for (int i = 0; i < 5; ++i) expect_error(ask(), Code::kDeadlineExceeded, "deadline");
+  EXPECT_EQ(state(first).condition, Condition::kEjected);
+  EXPECT_EQ(must(ask()).server, "http://" + order()[1] + ":9001");
+}
+
+TEST_F(Fleet, AServerThatIsBackIsFoundWhenNoOtherIsLeft) {
+  open();
+  each([](FakeNet::Server& server) { server.up = false; });
+  for (int i = 0; i < 3; ++i) expect_error(encode(), Code::kUnavailable, "no vision server can answer now");
+  for (const std::string& name : order()) EXPECT_EQ(state(name).condition, Condition::kEjected);
+  net[order()[2]].up = true;
+  net.pass(600ms);
+  EXPECT_EQ(must(encode()).server, "http://" + order()[2] + ":9001");
+  EXPECT_EQ(state(order()[2]).condition, Condition::kHealthy);
+}
+
 TEST_F(Fleet, AServerThatNeverAnswersIsLeftForTheNext) {
   FleetOptions given = options();
   given.request_timeout = 5s;

@@ -47,8 +47,19 @@ void ServerHealth::schedule(Deadline now, std::chrono::milliseconds interval) {
 }
 
 void ServerHealth::request_succeeded() {
-  failed_requests_ = 0;
+  failed_requests_ = late_requests_ = 0;
   failed_pictures_.clear();
+}
+
+bool ServerHealth::request_late() {
+  late_requests_ = std::min(late_requests_ + 1, 1'000'000);
+  return eject_if(late_requests_ >= options_.eject_late);
+}
+
+void ServerHealth::readmit(Deadline now) {
+  failed_probes_ = 0;
+  good_probes_ = options_.return_after - 1;
+  probe_succeeded(now);
 }
 
 bool ServerHealth::request_failed(std::uint64_t picture) {
@@ -76,6 +87,7 @@ bool ServerHealth::probe_succeeded(Deadline now) {
   if (++good_probes_ < options_.return_after) return false;
   ejected_ = false;
   failed_requests_ = std::max(options_.eject_after - 1, 0);
+  late_requests_ = std::max(options_.eject_late - 1, 0);
   failed_pictures_.clear();
   return true;
 }

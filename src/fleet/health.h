@@ -3,6 +3,7 @@
 //   healthy    → ejected     after `eject_after` failed requests, or as many failed probes, in a row; one picture
 //   counts
 //                            once, or a single one that no server can take would eject them all
+//   healthy    → ejected     after `eject_late` requests in a row to which it said nothing in the callers' time
 //   ejected    → healthy     after `return_after` good probes in a row; then one failed request ejects it again, until
 //                            one succeeds: a server that is ready but cannot work is not asked thrice each time
 //   healthy    → overloaded  it said so; until its Retry-After has passed, without counting as a failure
@@ -26,9 +27,10 @@ std::string_view condition_name(ServerCondition condition);  // "healthy"
 
 struct HealthOptions {
   int eject_after = 3;   // failures in a row
+  int eject_late = 5;    // requests without an answer, in a row
   int return_after = 2;  // good probes in a row
   std::chrono::milliseconds probe_interval{2'000};
-  std::chrono::milliseconds max_probe_interval{30'000};  // while ejected it doubles up to here
+  std::chrono::milliseconds max_probe_interval{10'000};  // while ejected it doubles up to here
   double jitter = 0.1;                                   // of an interval, either way, so that probes do not march
   std::chrono::milliseconds retry_after{1'000};          // where an overloaded server names none
   std::chrono::milliseconds max_retry_after{30'000};     // and the most that is believed
@@ -47,6 +49,8 @@ class ServerHealth {
   // succeeds may have begun long before.
   void request_succeeded();
   bool request_failed(std::uint64_t picture = 0);  // a name of what was asked about; 0: of nothing in particular
+  bool request_late();                             // nothing came in the time that the caller had
+  void readmit(Deadline now);                      // ejected, and one probe that was good: nobody else is left
   bool overloaded(Deadline now, std::optional<std::chrono::milliseconds> retry_after);
   bool probe_succeeded(Deadline now);
   bool probe_failed(Deadline now);
@@ -60,6 +64,7 @@ class ServerHealth {
   std::uint64_t random_;
   bool ejected_ = false, mismatch_ = false;
   int failed_requests_ = 0, failed_probes_ = 0;  // in a row
+  int late_requests_ = 0;                        // likewise
   std::vector<std::uint64_t> failed_pictures_;   // that are among failed_requests_
   int good_probes_ = 0;                          // in a row, while ejected
   std::chrono::milliseconds back_off_;           // the interval after the next failed probe of an ejected server

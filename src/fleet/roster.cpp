@@ -9,6 +9,7 @@ namespace chiasm {
 namespace {
 
 constexpr std::size_t kMaxLine = 1000;
+constexpr std::chrono::milliseconds kBetweenTrials{500};  // of one ejected server out of turn
 
 std::vector<std::string> origins_of(const std::vector<Url>& servers) {
   std::vector<std::string> out;
@@ -165,8 +166,63 @@ void Roster::request_failed(std::size_t server, std::string_view what, std::uint
     entry.counts.last_error = one_line(what, kMaxLine);
     entry.info_stale = true;  // it may have been started anew
     ejected = entry.health.request_failed(picture);
+    follow(entry, options_.clock());
   }
   log(server, fmt::format("{}{}", what, ejected ? "; not asked again until its probes are good" : ""));
+}
+
+void Roster::follow(Entry& entry, Deadline now) {
+  const bool ejected = entry.health.condition(now) == ServerCondition::kEjected;
+  if (ejected == *entry.ejection) return;
+  if (ejected)
+    *entry.ejection = true;
+  else
+    entry.ejection = std::make_shared<CancelFlag>(false);
+}
+
+void Roster::request_late(std::size_t server, std::string_view what) {
+  bool ejected = false;
+  {
+    const Deadline now = options_.clock();
+    const std::lock_guard lock(mutex_);
+    Entry& entry = entries_[server];
+    entry.counts.last_error = one_line(what, kMaxLine);
+    ejected = entry.health.request_late();
+    follow(entry, now);
+  }
+  if (ejected)
+    log(server, "no answer in the time that requests had, again and again; not asked until its probes are good");
+}
+
+std::shared_ptr<const CancelFlag> Roster::ejection(std::size_t server) const {
+  const std::lock_guard lock(mutex_);
+  return entries_[server].ejection;
+}
+
+bool Roster::begin_retrial(std::size_t server) {
+  const Deadline now = options_.clock();
+  const std::lock_guard lock(mutex_);
+  Entry& entry = entries_[server];
+  if (entry.health.condition(now) != ServerCondition::kEjected || entry.on_trial || now < entry.next_trial)
+    return false;
+  entry.on_trial = true;
+  return true;
+}
+
+bool Roster::end_retrial(std::size_t server, bool ready) {
+  const Deadline now = options_.clock();
+  {
+    const std::lock_guard lock(mutex_);
+    Entry& entry = entries_[server];
+    entry.on_trial = false;
+    entry.next_trial = now + kBetweenTrials;
+    if (!ready) return false;
+    entry.health.readmit(now);
+    entry.info_stale = true;
+    follow(entry, now);
+  }
+  log(server, "healthy again, found when no other was left");
+  return true;
 }
 
 void Roster::overloaded(std::size_t server, std::optional<std::chrono::milliseconds> retry_after,
@@ -200,6 +256,7 @@ void Roster::probe_succeeded(std::size_t server) {
     entry.probing = false;
     ++entry.counts.probes;
     back = entry.health.probe_succeeded(now);
+    follow(entry, now);
   }
   if (back) log(server, "healthy again");
 }
@@ -217,6 +274,7 @@ void Roster::probe_failed(std::size_t server, std::string_view what) {
     entry.info_stale = true;
     first = entry.health.consecutive_failures() == 0;
     ejected = entry.health.probe_failed(now);
+    follow(entry, now);
   }
   if (first || ejected)
     log(server, fmt::format("probe failed: {}{}", what, ejected ? "; not asked until its probes are good" : ""));

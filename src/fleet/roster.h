@@ -50,6 +50,14 @@ class Roster {
   void count_request(std::size_t server);
   void request_succeeded(std::size_t server);
   void request_failed(std::size_t server, std::string_view what, std::uint64_t picture);  // as in ServerHealth
+  // The caller's time ran out while it was asked.
+  void request_late(std::size_t server, std::string_view what);
+  // Raised when the server is ejected; a new one once it is back.
+  std::shared_ptr<const CancelFlag> ejection(std::size_t server) const;
+  // True: the server is ejected, nobody is trying it out of turn and the last such try was a while ago; end_retrial()
+  // follows. True from that: it is back.
+  bool begin_retrial(std::size_t server);
+  bool end_retrial(std::size_t server, bool ready);
   void overloaded(std::size_t server, std::optional<std::chrono::milliseconds> retry_after, std::string_view what);
   // It answered with something of another model than its info says: the info is due.
   void info_outdated(std::size_t server);
@@ -72,10 +80,14 @@ class Roster {
     Deadline info_read{};
     bool info_stale = true;
     bool probing = false;
+    std::shared_ptr<CancelFlag> ejection = std::make_shared<CancelFlag>(false);
+    bool on_trial = false;
+    Deadline next_trial = Deadline::min();
     Error mismatch;
   };
 
-  Error misfit(const VisionInfo& info) const;  // an empty message: it fits
+  static void follow(Entry& entry, Deadline now);  // its ejection flag follows its health
+  Error misfit(const VisionInfo& info) const;      // an empty message: it fits
   void note_preprocessors(std::size_t server, const VisionInfo& info) const;
 
   const FleetOptions& options_;

@@ -17,8 +17,8 @@ using std::chrono::milliseconds;
 constexpr std::size_t kMaxServers = 64;
 constexpr std::uint64_t kMaxInfo = 64 << 10;    // bytes of a GET /v1/info
 constexpr std::uint64_t kMaxAnswer = 64 << 10;  // of answers that carry no feature
-// Servers that answer one picture with 5xx before it is taken to be the picture's fault. Dead ones do not count.
-constexpr int kMostErrors = 2;
+// A feature's file beside its rows.
+constexpr std::uint64_t kFileHead = 1 << 20;
 
 Status check_options(const FleetOptions& options) {
   if (options.servers.empty() || options.servers.size() > kMaxServers)
@@ -34,8 +34,9 @@ Status check_options(const FleetOptions& options) {
     if (c <= 0x20 || c >= 0x7f)
       return fail(Code::kInvalidArgument, "the vision servers' secret holds characters other than visible ASCII");
   const HealthOptions& health = options.health;
-  if (health.eject_after < 1 || health.return_after < 1 || health.probe_interval < milliseconds(1) ||
-      health.max_probe_interval < health.probe_interval || health.jitter < 0 || health.jitter > 0.5)
+  if (health.eject_after < 1 || health.eject_late < 1 || health.return_after < 1 ||
+      health.probe_interval < milliseconds(1) || health.max_probe_interval < health.probe_interval ||
+      health.jitter < 0 || health.jitter > 0.5)
     return fail(Code::kInvalidArgument,
                 "vision servers: expected counts and a probe interval of at least 1, a longest interval not below it, "
                 "and a jitter from 0 to 0.5");
@@ -225,8 +226,9 @@ void VisionFleet::record(std::size_t server, const Outcome& outcome, const Featu
     case Verdict::kFailed:
       return roster_.request_failed(server, outcome.error.message,
                                     about != nullptr && outcome.server_error ? name_of(*about) : 0);
-    case Verdict::kLate:
-    case Verdict::kGivenUp: return;
+    case Verdict::kGivenUp:
+    case Verdict::kAbandoned:
+    case Verdict::kLate: return;
   }
 }
 
@@ -306,8 +308,19 @@ Outcome VisionFleet::ask(std::size_t server, const Question& question, const Vis
     if (question.files.size() > 1) joined = join_frames(question.id, question.files);
     call.body = question.files.size() > 1 ? std::string_view(joined) : text_of(question.files[0]);
   }
+  // No feature of one picture is larger; for what is only looked up the limit stays.
+  if (encodes)
+    call.max_body = std::min(call.max_body, static_cast<std::uint64_t>(info.limits.max_picture_tokens) *
+                                                    static_cast<std::uint64_t>(info.hidden_size) * sizeof(float) +
+                                                kFileHead);
   roster_.count_request(server);
+  // Who waits on a server that its probes find dead waits no longer.
+  const std::shared_ptr<const CancelFlag> ejected = roster_.ejection(server);
+  call.abandon = ejected.get();
   const auto answer = client_->send(call);
+  const bool client_gave_up = question.cancel != nullptr && *question.cancel;
+  if (!answer && answer.error().code == Code::kCancelled && *ejected && !client_gave_up)
+    return {Verdict::kAbandoned, {Code::kUnavailable, "it was found dead while it was asked"}, {}};
   Outcome outcome = judge(answer, encodes ? Asked::kEncode : Asked::kFeature, call.deadline == question.deadline);
 
   if (outcome.verdict == Verdict::kGood && by_folder && answer->headers.find(kFolderHeader) == folder_) {
@@ -351,20 +364,28 @@ Outcome VisionFleet::ask(std::size_t server, const Question& question, const Vis
   return outcome;
 }
 
-Result<RemoteFeature> VisionFleet::ask_in_order(const Question& question) try {
+bool VisionFleet::answers_probe(std::size_t server, Deadline deadline, const CancelFlag* cancel) {
+  const auto answer =
+      client_->send(call_to(server, "GET", "/health/ready", "", options_.probe_timeout, deadline, cancel));
+  return answer && answer->status == 200;
+}
+
+Result<RemoteFeature> VisionFleet::ask_each(const Question& question) {
   RETURN_IF_ERROR(check_tenant(question.tenant));
   const Stopwatch watch;
   RemoteFeature out;
   Tally tally;
-  int errors = 0;
   for (const std::size_t server : rendezvous_order(question.id, roster_.origins())) {
     RETURN_IF_ERROR(still_wanted(question.deadline, question.cancel));
     Info info;
     Outcome outcome = admit(server, question, info);
     if (outcome.verdict == Verdict::kGood) {
+      // A server is not to blame for what a hasty caller gave it no time for.
+      const bool patient = question.deadline - options_.clock() >= options_.probe_timeout;
       outcome = ask(server, question, *info, out, !folder_.empty() && question.key != nullptr);
       record(server, outcome, &question.id);
-      errors += outcome.server_error ? 1 : 0;
+      if (patient && outcome.verdict == Verdict::kGivenUp && outcome.error.code == Code::kDeadlineExceeded)
+        roster_.request_late(server, outcome.error.message);
     }
     switch (outcome.verdict) {
       case Verdict::kGood: out.vision_ms = watch.ms(); return out;
@@ -372,10 +393,22 @@ Result<RemoteFeature> VisionFleet::ask_in_order(const Question& question) try {
       case Verdict::kGivenUp: return tl::unexpected(std::move(outcome.error));
       default: tally.count(outcome);
     }
-    if (question.key != nullptr && errors == kMostErrors) break;
   }
   RETURN_IF_ERROR(still_wanted(question.deadline, question.cancel));
   return tl::unexpected(tally.error());
+}
+
+Result<RemoteFeature> VisionFleet::ask_in_order(const Question& question) try {
+  auto out = ask_each(question);
+  if (out || out.error().code != Code::kUnavailable) return out;
+  // Before a client is told that nobody sees: a server that was ejected may have come back since its last probe.
+  bool back = false;
+  for (std::size_t server = 0; server < roster_.size(); ++server)
+    if (roster_.begin_retrial(server)) {
+      const bool ready = answers_probe(server, question.deadline, question.cancel);
+      back = roster_.end_retrial(server, ready) || back;
+    }
+  return back ? ask_each(question) : std::move(out);
 } catch (const std::bad_alloc&) {
   return fail(Code::kResourceExhausted, "feature {}: not enough memory to ask for it", question.id.hex());
 }

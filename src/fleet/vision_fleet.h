@@ -92,7 +92,9 @@ class VisionFleet {
   void record(std::size_t server, const Outcome& outcome, const FeatureId* about = nullptr);
   Outcome admit(std::size_t server, const Question& question, Info& info);
   Outcome ask(std::size_t server, const Question& question, const VisionInfo& info, RemoteFeature& out, bool by_folder);
+  Result<RemoteFeature> ask_each(const Question& question);
   Result<RemoteFeature> ask_in_order(const Question& question);
+  bool answers_probe(std::size_t server, Deadline deadline, const CancelFlag* cancel);
   Outcome send_removal(std::size_t server, const FeatureId& id, std::string_view tenant, Deadline deadline,
                        const CancelFlag* cancel);
   void probe(std::size_t server);

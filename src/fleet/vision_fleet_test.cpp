@@ -115,9 +115,8 @@ TEST_F(Fleet, APictureThatNoServerCanTakeEjectsNone) {
   const auto names = order();
   each([](FakeNet::Server& server) { server.features = [](const ClientCall&) { return error_answer(500); }; });
   for (int i = 0; i < 10; ++i) expect_error(encode(), Code::kUnavailable, "no vision server can answer now");
-  EXPECT_EQ(asked().size(), 20U) << "two servers each time, the third is spared";
+  EXPECT_EQ(asked().size(), 30U) << "another server may be sound";
   for (const std::string& name : names) EXPECT_EQ(state(name).condition, Condition::kHealthy);
-  EXPECT_EQ(state(names[2]).failures, 0U);
 }
 
 TEST_F(Fleet, AnEjectedServerComesBackByItsProbes) {

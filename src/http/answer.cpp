@@ -86,6 +86,7 @@ void Answer::put_head(int status, const Headers& headers, std::optional<std::siz
   for (const auto& [name, value] : headers.all())
     if (!name.empty() && std::all_of(name.begin(), name.end(), is_token_char) && !is_framing(name))
       append_header(out, name, value);
+  if (!request_.id.empty() && !headers.find("X-Request-Id")) append_header(out, "X-Request-Id", request_.id);
   if (chunked_) out += "Transfer-Encoding: chunked\r\n";
   if (length && status_ != 204 && status_ != 304) out += fmt::format("Content-Length: {}\r\n", *length);
   if (!keep_alive_)

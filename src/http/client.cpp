@@ -61,7 +61,7 @@ class Conversation {
   Conversation(Wire& wire, const ClientCall& call)
       : wire_(wire),
         call_(call),
-        patience_{call.deadline, call.cancel},
+        patience_{call.deadline, call.cancel, call.abandon},
         reader_(call.method == "HEAD", call.max_body) {}
 
   Status run(std::string_view head) {
@@ -148,7 +148,7 @@ class BlockingClient final : public HttpClient {
 
   Result<HttpResponse> send_by(std::unique_ptr<Wire> wire, const ClientCall& call, const std::string& head,
                                const std::string& key) {
-    RETURN_IF_ERROR(Patience({call.deadline, call.cancel}).check("beginning"));
+    RETURN_IF_ERROR(Patience({call.deadline, call.cancel, call.abandon}).check("beginning"));
     for (bool kept = wire != nullptr;; kept = false) {
       if (!kept) {
         ASSIGN_OR_RETURN(wire, dial(call));
@@ -177,7 +177,7 @@ class BlockingClient final : public HttpClient {
       if (call.deadline != kNoDeadline && i + 1 < addresses.size())
         time = std::min(time,
                         std::chrono::duration_cast<milliseconds>(call.deadline - std::chrono::steady_clock::now()) / 2);
-      const Patience patience{sooner(call.deadline, time), call.cancel};
+      const Patience patience{sooner(call.deadline, time), call.cancel, call.abandon};
       auto wire = Wire::connect(addresses[i], call.url.port, tls, call.url.host, patience);
       if (wire) return wire;
       last = wire.error();

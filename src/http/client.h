@@ -43,6 +43,7 @@ struct ClientCall {
   std::string_view body;
   Deadline deadline = kNoDeadline;
   const CancelFlag* cancel = nullptr;
+  const CancelFlag* abandon = nullptr;  // a second reason to give up, as kCancelled too
   std::uint64_t max_body = 64 << 20;
 };
 

@@ -36,12 +36,19 @@ struct HttpRequest {
   Headers headers;
   std::string body;
   std::string peer;         // the client's address, for logs
+  std::string id;           // X-Request-Id, the client's or made here; answers carry it
   std::string client_name;  // subject of a verified TLS client certificate, else empty
   Deadline deadline = kNoDeadline;
 
   std::string_view capture(std::string_view name) const;  // empty when the pattern has none
   std::optional<std::string_view> query_value(std::string_view name) const;
 };
+
+// Whether Content-Type names this type ("application/json"), whatever its parameters and case.
+bool has_media_type(const HttpRequest& request, std::string_view type);
+
+// Whether If-None-Match names this tag (quotes and all): the weak comparison of RFC 9110, section 13.1.2.
+bool has_current(const HttpRequest& request, std::string_view tag);
 
 struct HttpResponse {
   int status = 200;

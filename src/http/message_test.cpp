@@ -31,5 +31,21 @@ TEST(Sse, ALineBreakEndsNoEvent) {
   EXPECT_EQ(sse_comment("a\ndata: b"), ": a\n: data: b\n\n");
 }
 
+TEST(HasCurrent, ComparesWeaklyAndReadsLists) {
+  const auto current = [](const std::string& header) {
+    HttpRequest request;
+    request.headers.add("If-None-Match", header);
+    return has_current(request, "\"abc\"");
+  };
+  EXPECT_TRUE(current("\"abc\""));
+  EXPECT_TRUE(current("W/\"abc\""));  // as proxies that compress make it
+  EXPECT_TRUE(current("\"x\" , W/\"abc\""));
+  EXPECT_TRUE(current("*"));
+  EXPECT_FALSE(current("\"abcd\""));
+  EXPECT_FALSE(current("abc"));
+  EXPECT_FALSE(current(", ,"));
+  EXPECT_FALSE(has_current({}, "\"abc\""));
+}
+
 }  // namespace
 }  // namespace chiasm

@@ -66,11 +66,12 @@ struct ServerTls {
 
 // Whoever looks at the finished exchange: for logs and metrics. `route` is the pattern, "" where none matched.
 struct AccessRecord {
-  std::string_view method, route, path, peer;
+  std::string_view method, route, path, peer, request_id;
   int status = 0;
   std::uint64_t request_bytes = 0, response_bytes = 0;
   double ms = 0;
-  bool client_left = false;
+  bool client_left = false;  // before it had the whole answer
+  bool cut = false;          // the server ended before it had the whole answer
 };
 
 struct ServerOptions {

@@ -104,7 +104,7 @@ TEST_F(ServerAbuseTest, AmbiguousRequestsAreRefusedAndTheConnectionEnds) {
       "GET /hello%00 HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled,
       "GET /a/../hello HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled,
       "GET /a/%2e%2E/hello HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled,
-      "GET /a%2fb HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled,
+      "GET /a%2f../hello HTTP/1.1\r\nHost: x\r\n\r\n" + smuggled,
       "POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
       std::string("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 11),
       "GET /hello HTTP/1.1\nHost: x\n\n",
@@ -306,10 +306,16 @@ TEST_F(ServerAbuseTest, BodiesShareABudget) {
   options_.max_buffered = 100'000;
   start();
   RawClient first(port());
+  const std::string twenty =
+      "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + std::string(20000, 'x');
+  // Announced is not sent: others have room until it comes.
   first.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n");
   for (int i = 0; i < 60'000 && server_->running() == 0; ++i) std::this_thread::sleep_for(milliseconds(1));
-  RawClient second(port());
-  EXPECT_EQ(second.ask("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n").status, 503);
+  EXPECT_EQ(RawClient(port()).ask(twenty).status, 200);
+  first.send(std::string(85000, 'y'));
+  int status = 200;
+  for (int i = 0; i < 60'000 && status == 200; ++i) status = RawClient(port()).ask(twenty).status;
+  EXPECT_EQ(status, 503);
   RawClient chunked(port());
   EXPECT_EQ(chunked
                 .ask("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4e20\r\n" +
@@ -318,7 +324,7 @@ TEST_F(ServerAbuseTest, BodiesShareABudget) {
             503);
   RawClient small(port());
   EXPECT_EQ(small.ask("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nsmall").body, "small");
-  EXPECT_EQ(first.ask(std::string(90000, 'y')).body.size(), 90000U);
+  EXPECT_EQ(first.ask(std::string(5000, 'y')).body.size(), 90000U);
   // What was held is free again.
   const std::string large = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 80000\r\n\r\n" + std::string(80000, 'x');
   for (int i = 0; i < 20; ++i) {

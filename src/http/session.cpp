@@ -7,6 +7,7 @@
 #include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 
+#include "base/secret.h"
 #include "http/text.h"
 
 namespace chiasm {
@@ -23,7 +24,21 @@ constexpr std::size_t kMaxAhead = 64 << 10;  // of pipelined requests while one 
 // connection, and the answer with it.
 constexpr milliseconds kLinger{5'000};
 constexpr std::size_t kMaxDiscarded = 64 << 20;
+// A body is given as much room as came of it, so that who announces one and sends nothing costs nothing; and beside
+// the body timeout a second for every so many bytes, so that one that trickles in ends too.
+constexpr std::uint64_t kFirstHold = 64 << 10;
+constexpr std::uint64_t kSlowestBody = 8 << 10;
 constexpr std::string_view kContinue = "HTTP/1.1 100 Continue\r\n\r\n";
+
+constexpr std::size_t kLongestId = 128;
+
+// What the client calls its request, where that can be said in a header and a log line; else a name of ours.
+std::string request_id_of(const Headers& headers) {
+  const std::string_view given = headers.find("X-Request-Id").value_or("");
+  const bool plain = !given.empty() && given.size() <= kLongestId &&
+                     std::all_of(given.begin(), given.end(), [](char c) { return is_token_char(c) || c == ':'; });
+  return plain ? std::string(given) : "req-" + random_hex(24);
+}
 
 }  // namespace
 
@@ -57,8 +72,9 @@ void Session::start() {
 void Session::shut() {
   asio::post(transport_->executor(), [self = shared_from_this()] {
     if (self->state_ == State::kClosed) return;
-    if (self->state_ == State::kAnswer) return self->client_left();
-    self->close();
+    if (self->state_ != State::kAnswer) return self->close();
+    self->cut_ = true;
+    self->client_left();
   });
 }
 
@@ -78,6 +94,7 @@ void Session::next_request() {
   route_ = nullptr;
   request_bytes_ = response_bytes_ = 0;
   body_unread_ = handler_returned_ = false;
+  delivered_ = false;
   arm(core_->options.idle_timeout);
   if (!in_.empty()) return on_bytes();
   // One large request must not keep its room for as long as the connection lives.
@@ -131,10 +148,12 @@ void Session::on_head(RequestHead head) {
   body_unread_ = head_.has_body();
   head_.request.peer = peer_;
   head_.request.client_name = client_name_;
+  head_.request.id = request_id_of(head_.request.headers);
   head_.request.deadline = arrived_ + core_->options.request_timeout;
   if (const auto wish = head_.request.headers.find(core_->options.deadline_header)) {
     const auto given = decimal(*wish);
-    if (!given) return refuse(400, core_->options.deadline_header + " must be a number of milliseconds");
+    if (!given || *given == 0)
+      return refuse(400, core_->options.deadline_header + " must be a number of milliseconds, 1 or more");
     const auto most = static_cast<std::uint64_t>(core_->options.request_timeout.count());
     head_.request.deadline = arrived_ + milliseconds(std::min(*given, most));
   }
@@ -156,13 +175,14 @@ void Session::answer_head() {
   if (auto answer = ask_gate()) return reply(std::move(*answer), false);
   if (head_.has_body() && (route_->max_body == 0 || head_.content_length > route_->max_body))
     return refuse(413, route_->max_body == 0 ? "this takes no body" : "the body is too large");
-  if (!hold_bytes(head_.content_length)) return refuse(503, "the server holds too much already");
+  if (!hold_bytes(std::min(head_.content_length, kFirstHold))) return refuse(503, "the server holds too much already");
   permit_ = core_->lane(route_->lane).take();
   if (!permit_) return refuse(503, "the server is busy");
   if (!head_.has_body()) return dispatch();
 
   state_ = State::kBody;
   decoder_.emplace(head_.body_decoder(route_->max_body));
+  body_began_ = Clock::now();
   arm(core_->options.body_timeout);
   if (head_.expects_continue && in_.empty()) {
     out_ = kContinue;
@@ -204,14 +224,17 @@ void Session::on_body() {
     case BodyDecoder::Verdict::kMore:
     case BodyDecoder::Verdict::kDone: break;
   }
-  if (head_.chunked && !hold_bytes(head_.request.body.capacity()))
+  const std::string& body = head_.request.body;
+  if (!hold_bytes(head_.chunked ? body.capacity() : body.size()))
     return refuse(503, "the server holds too much already");
   if (verdict == BodyDecoder::Verdict::kDone) {
     body_unread_ = false;
     return dispatch();
   }
-  const auto left = std::chrono::duration_cast<milliseconds>(head_.request.deadline - Clock::now());
-  arm(std::clamp(left, milliseconds(0), core_->options.body_timeout));
+  const auto& timeout = core_->options.body_timeout;
+  const Deadline slowest = body_began_ + timeout + milliseconds(1000 * head_.request.body.size() / kSlowestBody);
+  const auto left = std::chrono::duration_cast<milliseconds>(std::min(head_.request.deadline, slowest) - Clock::now());
+  arm(std::clamp(left, milliseconds(0), timeout));
   read_more();
 }
 
@@ -257,6 +280,8 @@ void Session::handle(const std::shared_ptr<Answer>& answer) {
   asio::post(transport_->executor(), [self = shared_from_this()] {
     self->handler_returned_ = true;
     self->core_->give_bytes(std::exchange(self->held_bytes_, 0));
+    // What is left to do costs no thread: readers that take their time must not keep health checks out.
+    if (self->route_->lane == Route::Lane::kControl) self->release();
     self->check_finished();
   });
 }
@@ -322,11 +347,13 @@ void Session::report() {
   record.route = route_ != nullptr ? std::string_view(route_->pattern) : std::string_view();
   record.path = request.path;
   record.peer = peer_;
+  record.request_id = request.id;
   record.status = answer_ != nullptr ? answer_->outcome().status : 0;
   record.request_bytes = request_bytes_;
   record.response_bytes = response_bytes_;
   record.ms = std::chrono::duration<double, std::milli>(Clock::now() - arrived_).count();
-  record.client_left = left_;
+  record.client_left = left_ && !cut_ && !delivered_;
+  record.cut = left_ && cut_ && !delivered_;
   core_->done(record);
 }
 
@@ -346,6 +373,8 @@ void Session::client_left() {
   }
   if (state_ != State::kAnswer) return close();
   if (std::exchange(left_, true)) return;
+  // A client may close once it has the whole answer, before the handler has come back.
+  delivered_ = answer_->outcome().finished && out_sent_ == out_.size() && !writing_;
   disarm();
   transport_->close();
   answer_->leave();

@@ -33,7 +33,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Session& operator=(const Session&) = delete;
 
   void start();
-  void shut();  // for good; a running handler sees that the client has gone
+  void shut();  // for good, the server ends; a running handler sees it as a client that has gone
 
  private:
   using Error = Transport::Error;
@@ -86,6 +86,7 @@ class Session : public std::enable_shared_from_this<Session> {
   // The request being read or answered.
   RequestHead head_;
   std::optional<BodyDecoder> decoder_;
+  std::chrono::steady_clock::time_point body_began_;
   const Route* route_ = nullptr;
   std::chrono::steady_clock::time_point arrived_;
   std::uint64_t request_bytes_ = 0, response_bytes_ = 0;
@@ -94,7 +95,9 @@ class Session : public std::enable_shared_from_this<Session> {
   bool body_unread_ = false;  // the answer came before the body: the connection cannot go on
   std::shared_ptr<Answer> answer_;
   bool handler_returned_ = false;
-  bool left_ = false;
+  bool left_ = false;       // of the client, or cut off
+  bool cut_ = false;        // by shut()
+  bool delivered_ = false;  // it left with the whole answer
 
   std::string out_;
   std::size_t out_sent_ = 0;

@@ -35,11 +35,13 @@ Status parse_path(std::string_view text, Target& target) {
     std::string segment;
     RETURN_IF_ERROR(decode(text.substr(0, end), false, segment));
     text.remove_prefix(end);
-    if (segment == "." || segment == "..")
+    // A slash that is encoded belongs to a name ("Qwen/Qwen2-VL-2B-Instruct"), not to the path.
+    const std::string framed = "/" + segment + "/";
+    if (framed.find("/./") != std::string::npos || framed.find("/../") != std::string::npos)
       return fail(Code::kInvalidArgument, "the path of the request has a segment '{}'", segment);
     for (const char c : segment)
-      if (c == '/' || c == '\t' || is_control(c))
-        return fail(Code::kInvalidArgument, "the path of the request encodes a slash or a control character");
+      if (c == '\t' || is_control(c))
+        return fail(Code::kInvalidArgument, "the path of the request encodes a control character");
     target.path.append("/").append(segment);
     target.segments.push_back(std::move(segment));
   }

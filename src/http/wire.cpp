@@ -43,7 +43,7 @@ socklen_t socket_address(const std::string& address, std::uint16_t port, sockadd
 }  // namespace
 
 Status Patience::check(std::string_view doing) const {
-  if (cancel != nullptr && *cancel) return fail(Code::kCancelled, "cancelled while {}", doing);
+  if (ended_early()) return fail(Code::kCancelled, "cancelled while {}", doing);
   if (std::chrono::steady_clock::now() >= deadline)
     return fail(Code::kDeadlineExceeded, "the deadline came while {}", doing);
   return {};
@@ -148,7 +148,7 @@ Status Wire::wait(Outcome wanted, bool also_read, const Patience& patience) cons
   for (;;) {
     RETURN_IF_ERROR(patience.check("waiting for the server"));
     milliseconds time{1000};
-    if (patience.cancel != nullptr) time = kGlance;
+    if (patience.cancel != nullptr || patience.abandon != nullptr) time = kGlance;
     if (patience.deadline != kNoDeadline)
       time = std::min(time, std::chrono::ceil<milliseconds>(patience.deadline - std::chrono::steady_clock::now()));
     const int ready = ::poll(&entry, 1, static_cast<int>(std::max<std::int64_t>(time.count(), 0)));

@@ -20,7 +20,9 @@ namespace chiasm {
 struct Patience {
   Deadline deadline = kNoDeadline;
   const CancelFlag* cancel = nullptr;
+  const CancelFlag* abandon = nullptr;  // a second one, of somebody else
 
+  bool ended_early() const { return (cancel != nullptr && *cancel) || (abandon != nullptr && *abandon); }
   Status check(std::string_view doing) const;  // kDeadlineExceeded, kCancelled
 };
 

@@ -63,7 +63,9 @@ class Engine {
 
   EngineStatus status() const { return loop_->status(); }
 
-  // Refuses what comes and ends what is open with kUnavailable. Not from an OnEvent.
+  // Refuses what comes and ends what is open with kUnavailable, after the step that runs. Does not wait.
+  void close() { loop_->close(); }
+  // The same, and waits for it. Not from an OnEvent.
   void shutdown() { loop_->shutdown(); }
 
   // Tokens that fit the pool.

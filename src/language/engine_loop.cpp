@@ -91,12 +91,16 @@ EngineStatus EngineLoop::status() const {
   return out;
 }
 
-void EngineLoop::shutdown() {
+void EngineLoop::close() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
   }
   wake_.notify_one();
+}
+
+void EngineLoop::shutdown() {
+  close();
   const std::lock_guard lock(thread_mutex_);  // several may call
   if (thread_.joinable()) thread_.join();
 }

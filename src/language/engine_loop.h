@@ -64,7 +64,9 @@ class EngineLoop {
 
   EngineStatus status() const;
 
-  // Ends what is open with kUnavailable and the thread. Not from the loop's own thread.
+  // What is open ends with kUnavailable after the step that runs. Does not wait.
+  void close();
+  // close(), and waits for it. Not from the loop's own thread.
   void shutdown();
 
  private:

@@ -43,6 +43,7 @@ struct Completion {
   std::string text;
   FinishReason finish_reason = FinishReason::kLength;
   std::optional<std::string> stopped_by;  // the stop string
+  bool stopped_by_token = false;          // the last of token_ids, which is not in the text
   bool context_full = false;  // kLength because of max_position_embeddings: a larger max_tokens gives no more
   std::int64_t prompt_tokens = 0;
   std::int64_t cached_tokens = 0;  // of the prompt, computed for another question
@@ -50,6 +51,7 @@ struct Completion {
   double ttft_ms = 0;              // from submit to the first token
   double prefill_ms = 0;           // the steps that this prompt's own tokens were part of
   double decode_ms = 0;            // the steps from the first token to the last
+  std::vector<float> itl_ms;       // from each token to the next
   std::vector<Logprobs> logprobs;
 };
 

@@ -98,12 +98,19 @@ std::optional<Result<Completion>> Sequence::take_token(std::span<float> logits) 
     logprobs.push_back(logprobs_of(raw, *id, request.logprobs));
     event.logprobs.push_back(logprobs.back());
   }
+  const auto now = Clock::now();
+  if (generated() > 0) itl_ms.push_back(std::chrono::duration<float, std::milli>(now - last_token_).count());
+  last_token_ = now;
   const bool armed = may_stop();
   append(*id);
   const bool stops = ends_with(*id);
   if (!stops) event.text = answer.push(*id, armed);
   last_ = std::move(event);
-  if (stops || answer.stopped_by()) return complete(FinishReason::kStop);
+  if (stops || answer.stopped_by()) {
+    Completion out = complete(FinishReason::kStop);
+    out.stopped_by_token = stops;
+    return out;
+  }
   if (constraint != nullptr) constraint->accept(*id);
   if (generated() >= answer_limit)
     return complete(constraint != nullptr && constraint->may_end() ? FinishReason::kStop : FinishReason::kLength);
@@ -124,6 +131,7 @@ Completion Sequence::complete(FinishReason reason) {
   out.cached_tokens = cached;
   out.queue_ms = queue_ms;
   out.ttft_ms = ttft_ms;
+  out.itl_ms = std::move(itl_ms);
   out.logprobs = std::move(logprobs);
   return out;
 }

@@ -49,6 +49,7 @@ struct Sequence {
   std::vector<Logprobs> logprobs;  // one a generated token, when asked for
   std::unique_ptr<ConstraintState> constraint;
   std::optional<TokenMask> allowed;  // for the next token, where there is a constraint
+  std::vector<float> itl_ms;
   double queue_ms = 0, ttft_ms = 0, prefill_ms = 0, decode_ms = 0;
 
   std::int64_t prompt_size() const { return request.prompt.size(); }
@@ -73,6 +74,7 @@ struct Sequence {
   void append(std::int32_t id);
   void emit(GenerationEvent&& event);
 
+  Clock::time_point last_token_;
   GenerationEvent last_;  // of the last token, until it is known whether it is the end
   bool ended_ = false;
 };

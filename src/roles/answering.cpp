@@ -97,8 +97,8 @@ AnswerUsage usage_of(const Completion& completion) {
 
 ApiError generation_error(const Error& error) {
   switch (error.code) {
+    case Code::kUnavailable: return {ErrorKind::kOverloaded, "The server is shutting down. Try again shortly.", {}};
     case Code::kResourceExhausted:
-    case Code::kUnavailable:
       return {ErrorKind::kOverloaded, "The server has as many requests waiting as it takes. Try again shortly.", {}};
     case Code::kDeadlineExceeded: return {ErrorKind::kDeadline, "The request's time is over.", {}};
     case Code::kDataLoss:

@@ -11,14 +11,18 @@
 namespace chiasm {
 namespace {
 
+// For errors to reach their clients once what runs was given up.
+constexpr std::chrono::milliseconds kLastWords{2'000};
+
 std::string json_of(std::string_view key, std::string_view value) {
   return nlohmann::ordered_json{{key, value}}.dump();
 }
 
 // Counts and times by route; a path that matched no route is not a label, or strangers could make any number of them.
 void record(Metrics& metrics, const AccessRecord& access) {
-  const std::string route = access.route.empty() ? "none" : std::string(access.route);
-  const std::string status = access.client_left ? "client_left" : std::to_string(access.status);
+  std::string route = access.route.empty() ? "none" : std::string(access.route);
+  if (route.starts_with("/web/")) route = "/web/*";  // the page's files: of interest together only
+  const std::string status = access.client_left ? "client_left" : access.cut ? "cut" : std::to_string(access.status);
   metrics.counter("chiasm_http_requests_total", "Answered HTTP requests", {{"route", route}, {"status", status}}).add();
   metrics
       .histogram("chiasm_http_request_seconds", "From the first byte of a request to the last of its answer",
@@ -38,12 +42,14 @@ void note(Log& log, const AccessRecord& access) {
   log.write(routine ? LogLevel::kDebug : LogLevel::kInfo, "request",
             {{"method", std::string(access.method)},
              {"route", access.route.empty() ? "none" : std::string(access.route)},
-             {"status", std::to_string(access.status)},
-             {"ms", fmt::format("{:.1f}", access.ms)},
-             {"in", std::to_string(access.request_bytes)},
-             {"out", std::to_string(access.response_bytes)},
+             {"status", access.status},
+             {"ms", access.ms},
+             {"request", std::string(access.request_id)},
+             {"in", access.request_bytes},
+             {"out", access.response_bytes},
              {"peer", std::string(access.peer)},
-             {"left", access.client_left ? "true" : "false"}});
+             {"left", access.client_left},
+             {"cut", access.cut}});
 }
 
 }  // namespace
@@ -156,9 +162,13 @@ std::uint16_t Front::port() const { return state_->server->port(); }
 int Front::running() const { return state_->server->running(); }
 void Front::set_ready(bool ready) { state_->ready = ready; }
 
-bool Front::drain(Deadline deadline) {
+bool Front::drain(Deadline deadline, const std::function<void()>& give_up) {
   state_->draining = true;
   const bool finished = state_->server->drain(deadline);
+  if (!finished && give_up) {
+    give_up();
+    state_->server->drain(std::chrono::steady_clock::now() + kLastWords);
+  }
   state_->server->stop();
   return finished;
 }

@@ -42,8 +42,9 @@ class Front {
   // /health/ready answers 200 from now on, or 503 with the reason.
   void set_ready(bool ready);
 
-  // Not ready, no new work, what runs may finish until `deadline`; then everything is closed. True when all finished.
-  bool drain(Deadline deadline);
+  // Not ready, no new work, what runs may finish until `deadline`; what has not by then is told so through `give_up`
+  // (may be null), has two seconds to say it to its clients, and then everything is closed. True when all finished.
+  bool drain(Deadline deadline, const std::function<void()>& give_up);
 
  private:
   struct State;

@@ -88,6 +88,10 @@ ApiResult<GenerationRequest> GenerationRequests::prepare(const SamplingFields& f
   auto compiled = constraint(fields.format);
   if (!compiled) return tl::unexpected(std::move(compiled).error());
   out.constraint = std::move(*compiled);
+  if (out.constraint != nullptr) {  // a constrained answer ends where it is whole, or it would not parse
+    out.stop.clear();
+    out.stop_token_ids.clear();
+  }
   out.cache_salt = tenant;
   out.deadline = deadline;
   return out;
@@ -113,6 +117,11 @@ ApiResult<GenerationRequest> GenerationRequests::complete(const GenerationReques
                               "together. Ask for fewer max_tokens, or send smaller pictures.",
                               size, longest - size, memory),
                   fields.max_tokens ? "max_tokens" : "messages");
+  if (out.min_tokens > out.max_tokens)
+    return refuse(
+        ErrorKind::kInvalidRequest,
+        fmt::format("expected at most the {} tokens that there is room for, got {}", out.max_tokens, out.min_tokens),
+        "min_tokens");
   out.prompt = std::move(prompt);
   out.sampling.seed =
       fields.seed ? *fields.seed + static_cast<std::uint64_t>(nth) : random_seed();  // each answer draws its own

@@ -77,8 +77,9 @@ ApiResult<LanguageServer::Job> LanguageServer::begin(const HttpRequest& request,
 }
 
 LookContext LanguageServer::look_context(const Job& job, std::optional<std::int64_t> min_pixels,
-                                         std::optional<std::int64_t> max_pixels, const CancelFlag& cancel) const {
-  return {min_pixels, max_pixels, job.tenant, job.deadline, &cancel};
+                                         std::optional<std::int64_t> max_pixels, std::string_view bounds_in,
+                                         const CancelFlag& cancel) const {
+  return {min_pixels, max_pixels, bounds_in, job.tenant, job.deadline, &cancel};
 }
 
 ApiResult<GenerationRequest> LanguageServer::request_of(const GenerationRequest& prepared, const SamplingFields& fields,
@@ -89,7 +90,8 @@ ApiResult<GenerationRequest> LanguageServer::request_of(const GenerationRequest&
   return requests_.complete(prepared, fields, std::move(*prompt), nth);
 }
 
-std::vector<TokenLogprobs> LanguageServer::logprobs_of(std::span<const Logprobs> logprobs) const {
+std::vector<TokenLogprobs> LanguageServer::logprobs_of(std::span<const Logprobs> logprobs, bool ended_by_token) const {
+  if (ended_by_token && !logprobs.empty()) logprobs = logprobs.first(logprobs.size() - 1);
   std::vector<TokenLogprobs> out;
   out.reserve(logprobs.size());
   for (const Logprobs& token : logprobs) out.push_back(token_logprobs(side_.tokenizer(), token));
@@ -100,21 +102,20 @@ void LanguageServer::finished(const Job& job, const Completion& completion) {
   const std::chrono::duration<double> whole = std::chrono::steady_clock::now() - job.arrived;
   serving_.answered(completion, whole.count());
   log_.info("answer", {{"id", job.head.id},
-                       {"prompt_tokens", std::to_string(completion.prompt_tokens)},
-                       {"cached_tokens", std::to_string(completion.cached_tokens)},
-                       {"completion_tokens", std::to_string(completion.token_ids.size())},
+                       {"prompt_tokens", completion.prompt_tokens},
+                       {"cached_tokens", completion.cached_tokens},
+                       {"completion_tokens", completion.token_ids.size()},
                        {"finish_reason", std::string(finish_reason_name(completion.finish_reason))},
-                       {"pictures", std::to_string(job.pictures.uses.size())},
-                       {"vision_ms", fmt::format("{:.1f}", job.pictures.ms)},
-                       {"queue_ms", fmt::format("{:.1f}", completion.queue_ms)},
-                       {"prefill_ms", fmt::format("{:.1f}", completion.prefill_ms)},
-                       {"decode_ms", fmt::format("{:.1f}", completion.decode_ms)}});
+                       {"pictures", job.pictures.uses.size()},
+                       {"vision_ms", job.pictures.ms},
+                       {"queue_ms", completion.queue_ms},
+                       {"prefill_ms", completion.prefill_ms},
+                       {"decode_ms", completion.decode_ms}});
 }
 
 void LanguageServer::refused(const Job& job, const ApiError& error) {
   serving_.failed(std::to_string(http_status(error.kind)));
-  log_.info("refused",
-            {{"id", job.head.id}, {"status", std::to_string(http_status(error.kind))}, {"param", error.param}});
+  log_.info("refused", {{"id", job.head.id}, {"status", http_status(error.kind)}, {"param", error.param}});
 }
 
 void LanguageServer::list_models(Exchange& exchange) const {

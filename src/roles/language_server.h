@@ -68,8 +68,10 @@ class LanguageServer {
                                           std::int64_t nth) const;
   std::string tenant_of(const HttpRequest& request) const;
   LookContext look_context(const Job& job, std::optional<std::int64_t> min_pixels,
-                           std::optional<std::int64_t> max_pixels, const CancelFlag& cancel) const;
-  std::vector<TokenLogprobs> logprobs_of(std::span<const Logprobs> logprobs) const;
+                           std::optional<std::int64_t> max_pixels, std::string_view bounds_in,
+                           const CancelFlag& cancel) const;
+  // Of the tokens that the text is made of: the one that ended it is not among them.
+  std::vector<TokenLogprobs> logprobs_of(std::span<const Logprobs> logprobs, bool ended_by_token) const;
   void finished(const Job& job, const Completion& completion);
   void refused(const Job& job, const ApiError& error);
 

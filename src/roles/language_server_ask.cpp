@@ -27,6 +27,7 @@ void add(AnswerUsage& sum, const AnswerUsage& one) {
 }  // namespace
 
 void LanguageServer::ask(Exchange& exchange) {
+  if (!is_json(exchange.request())) return reply_error(exchange, not_json());
   auto parsed = parse_ask_request(exchange.request().body, options_.limits);
   if (!parsed) {
     serving_.failed(std::to_string(http_status(parsed.error().kind)));
@@ -51,7 +52,7 @@ void LanguageServer::ask(Exchange& exchange) {
   std::vector<const ContentPart*> parts;
   for (const ContentPart& part : request.pictures) parts.push_back(&part);
   auto looked =
-      look_with_pings(desk_, parts, look_context(*job, request.min_pixels, request.max_pixels, answering.left()),
+      look_with_pings(desk_, parts, look_context(*job, request.min_pixels, request.max_pixels, "", answering.left()),
                       request.stream ? &stream : nullptr, options_.ping_every);
   if (!looked) return fail(looked.error());
   job->pictures = std::move(*looked);
@@ -97,7 +98,7 @@ AskAnswer LanguageServer::ask_answer(const Job& job, const Answering::Queue::Ite
   }
   finished(job, *end);
   AskAnswer out = answer_of(*end, item.from, questions[item.from], job.pictures.ms);
-  if (job.logprobs) out.logprobs = logprobs_of(end->logprobs);
+  if (job.logprobs) out.logprobs = logprobs_of(end->logprobs, end->stopped_by_token);
   return out;
 }
 

@@ -8,6 +8,7 @@
 namespace chiasm {
 
 void LanguageServer::chat(Exchange& exchange) {
+  if (!is_json(exchange.request())) return reply_error(exchange, not_json());
   auto parsed = parse_chat_request(exchange.request().body, options_.limits);
   if (!parsed) {
     serving_.failed(std::to_string(http_status(parsed.error().kind)));
@@ -31,9 +32,10 @@ void LanguageServer::chat(Exchange& exchange) {
 
   std::vector<const ContentPart*> parts;
   const std::vector<ChatMessage> messages = GenerationRequests::messages_of(request.messages, parts);
-  auto looked =
-      look_with_pings(desk_, parts, look_context(*job, request.min_pixels, request.max_pixels, answering.left()),
-                      request.stream ? &stream : nullptr, options_.ping_every);
+  auto looked = look_with_pings(
+      desk_, parts,
+      look_context(*job, request.min_pixels, request.max_pixels, "mm_processor_kwargs.", answering.left()),
+      request.stream ? &stream : nullptr, options_.ping_every);
   if (!looked) return fail(looked.error());
   job->pictures = std::move(*looked);
   job->logprobs = request.sampling.logprobs >= 0;
@@ -71,7 +73,7 @@ void LanguageServer::answer_whole(Exchange& exchange, Answering& answering, cons
     choice.index = static_cast<std::int64_t>(item->from);
     choice.content = completion.text;
     choice.finish_reason = finish_reason_name(completion.finish_reason);
-    if (job.logprobs) choice.logprobs = logprobs_of(completion.logprobs);
+    if (job.logprobs) choice.logprobs = logprobs_of(completion.logprobs, completion.stopped_by_token);
     const AnswerUsage one = usage_of(completion);
     usage.completion_tokens += one.completion_tokens;
     if (item->from == 0) {
@@ -98,9 +100,10 @@ void LanguageServer::answer_streamed(Answering& answering, const Job& job, Event
     }
     const auto index = static_cast<std::int64_t>(item->from);
     const GenerationEvent& event = item->event;
-    const bool tokens = job.logprobs && !event.logprobs.empty();
-    if (!event.text.empty() || tokens) {
-      const std::vector<TokenLogprobs> logprobs = logprobs_of(event.logprobs);
+    const bool ended_by_token = event.end && *event.end && (*event.end)->stopped_by_token;
+    const std::vector<TokenLogprobs> logprobs =
+        job.logprobs ? logprobs_of(event.logprobs, ended_by_token) : std::vector<TokenLogprobs>();
+    if (!event.text.empty() || !logprobs.empty()) {
       there =
           stream.send(text_chunk_json(job.head, index, event.text, job.logprobs ? &logprobs : nullptr, include_usage));
     }

@@ -22,6 +22,11 @@ tl::unexpected<ApiError> refuse(std::string message, std::string param) {
   return tl::unexpected(ApiError{ErrorKind::kInvalidRequest, std::move(message), std::move(param)});
 }
 
+// "min_pixels" or "max_pixels", wherever it stands.
+std::optional<std::int64_t>& bound_of(ImageUpload& upload, std::string_view name) {
+  return name == "min_pixels" ? upload.min_pixels : upload.max_pixels;
+}
+
 ApiResult<std::int64_t> pixels_field(std::string_view text, const std::string& name) {
   std::int64_t out = 0;
   for (const char c : text) {
@@ -49,36 +54,52 @@ ApiResult<ImageUpload> upload_of_form(std::string_view content_type, std::string
     } else if (part.name == "min_pixels" || part.name == "max_pixels") {
       auto pixels = pixels_field(part.bytes, part.name);
       if (!pixels) return tl::unexpected(std::move(pixels).error());
-      (part.name == "min_pixels" ? out.min_pixels : out.max_pixels) = *pixels;
+      bound_of(out, part.name) = *pixels;
     }
   }
   if (!found) return refuse("expected a part \"image\" with the picture's bytes", "image");
   return out;
 }
 
-ApiResult<ImageUpload> upload_of(Exchange& exchange, const RequestLimits& limits) {
+// A form, JSON, or the picture's bytes whatever they are called: many clients name no type, or a wrong one.
+ApiResult<ImageUpload> upload_of_body(Exchange& exchange, const RequestLimits& limits) {
   const HttpRequest& request = exchange.request();
-  const std::string type(request.headers.find("Content-Type").value_or(""));
-  if (type.starts_with("multipart/")) return upload_of_form(type, request.body);
-  if (type.starts_with("image/") || type.starts_with("application/octet-stream")) {
-    ImageUpload out;
-    for (const char* name : {"min_pixels", "max_pixels"}) {
-      const auto value = request.query_value(name);
-      if (!value) continue;
-      auto pixels = pixels_field(*value, name);
-      if (!pixels) return tl::unexpected(std::move(pixels).error());
-      (std::string_view(name) == "min_pixels" ? out.min_pixels : out.max_pixels) = *pixels;
-    }
-    out.image.kind = ImageInput::Kind::kData;
-    out.image.bytes = exchange.take_body();
-    out.image.param = "image";
-    return out;
+  if (has_media_type(request, "multipart/form-data"))
+    return upload_of_form(*request.headers.find("Content-Type"), request.body);
+  const std::size_t first = request.body.find_first_not_of(" \t\r\n");
+  const bool is_json = first != std::string::npos && (request.body[first] == '{' || request.body[first] == '[');
+  if (is_json || has_media_type(request, "application/json")) return parse_image_upload(request.body, limits);
+  ImageUpload out;
+  out.image.kind = ImageInput::Kind::kData;
+  out.image.bytes = exchange.take_body();
+  out.image.param = "image";
+  if (out.image.bytes.empty()) return refuse("expected a picture, got an empty body", "image");
+  return out;
+}
+
+ApiResult<ImageUpload> upload_of(Exchange& exchange, const RequestLimits& limits) {
+  auto out = upload_of_body(exchange, limits);
+  if (!out) return out;
+  for (const char* name : {"min_pixels", "max_pixels"}) {
+    const auto value = exchange.request().query_value(name);
+    if (!value) continue;
+    auto pixels = pixels_field(*value, name);
+    if (!pixels) return tl::unexpected(std::move(pixels).error());
+    if (bound_of(*out, name)) return refuse("given twice, in the path and in the body", name);
+    bound_of(*out, name) = *pixels;
   }
-  return parse_image_upload(request.body, limits);
+  if (out->image.kind == ImageInput::Kind::kFeatures || out->image.kind == ImageInput::Kind::kEmbeds)
+    return tl::unexpected(ApiError{
+        ErrorKind::kUnsupported,
+        "Features and embeddings are not kept under an id: send them with the question about them.", out->image.param});
+  return out;
 }
 
 ApiResult<FeatureId> id_of(const HttpRequest& request) {
-  auto id = FeatureId::from_hex(request.capture("id"));
+  std::string text(request.capture("id"));
+  for (char& c : text)
+    if (c >= 'A' && c <= 'F') c = static_cast<char>(c - 'A' + 'a');
+  auto id = FeatureId::from_hex(text);
   if (!id) return refuse("expected an id of 64 hexadecimal digits, as POST /v1/images gives it", "id");
   return *id;
 }
@@ -96,7 +117,7 @@ void LanguageServer::upload_image(Exchange& exchange) {
   ContentPart part;
   part.kind = ContentPart::Kind::kImage;
   part.images.push_back(std::move(upload->image));
-  auto sight = desk_.look_at(part, look_context(*job, upload->min_pixels, upload->max_pixels, answering.left()));
+  auto sight = desk_.look_at(part, look_context(*job, upload->min_pixels, upload->max_pixels, "", answering.left()));
   if (!sight) {
     refused(*job, sight.error());
     return reply_error(exchange, sight.error());
@@ -113,6 +134,7 @@ void LanguageServer::show_image(Exchange& exchange) {
   if (!sight)
     return reply_error(
         exchange, sight.error().code == Code::kNotFound ? kUnknownId : PictureDesk::vision_error(sight.error(), "id"));
+  if (auto ok = desk_.check(*sight, "id"); !ok) return reply_error(exchange, ok.error());
   reply_json(exchange, image_json(record_of(*sight)));
 }
 

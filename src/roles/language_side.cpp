@@ -53,6 +53,10 @@ Result<std::vector<std::shared_ptr<Generation>>> LanguageSide::submit(std::vecto
   return engine->submit_all(std::move(requests), std::move(on_event));
 }
 
+void LanguageSide::close() {
+  if (Engine* const engine = loaded_) engine->close();
+}
+
 EngineStatus LanguageSide::status() const {
   const Engine* const engine = loaded_;
   return engine == nullptr ? EngineStatus{} : engine->status();

@@ -76,6 +76,8 @@ class LanguageSide {
 
   // For servers: answers from the engine's thread, as Engine::submit_all. The weights must be loaded.
   Result<std::vector<std::shared_ptr<Generation>>> submit(std::vector<GenerationRequest> requests, OnEventOf on_event);
+  // What is asked ends with kUnavailable, once the step that runs is done; nothing can be asked any more.
+  void close();
   EngineStatus status() const;    // zeros before the weights are loaded
   std::int64_t capacity() const;  // tokens that prompt and answer may have; 0 before the weights are loaded
 

@@ -13,7 +13,7 @@ Result<Sight> LocalEye::look(const LookRequest& request) {
   options.deadline = request.deadline;
   options.cancel = request.cancel;
   ASSIGN_OR_RETURN(SeenPicture seen, side_.look(request.files, options));
-  return Sight{std::move(seen.feature), std::string(source_name(seen.source)), seen.fetch_ms};
+  return Sight{std::move(seen.feature), seen.joined ? "joined" : std::string(source_name(seen.source)), seen.fetch_ms};
 }
 
 Result<Sight> LocalEye::find(const FeatureId& id, std::string_view tenant, Deadline, const CancelFlag*) {

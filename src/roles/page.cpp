@@ -35,7 +35,7 @@ Handler show(const PageFile& file) {
                     "form-action 'none'"},
                    {"X-Content-Type-Options", "nosniff"},
                    {"Referrer-Policy", "no-referrer"}};
-    if (exchange.request().headers.find("If-None-Match") == tag) {
+    if (has_current(exchange.request(), tag)) {
       out.status = 304;
     } else {
       out.body = file.bytes;

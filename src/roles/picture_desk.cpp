@@ -60,6 +60,31 @@ LookRequest PictureDesk::request_of(const LookContext& context, ImageInput::Deta
   return out;
 }
 
+ApiResult<void> PictureDesk::check(const Sight& sight, const std::string& param) const {
+  if (auto ok = check_feature(sight.feature->meta, options_.vision_digest, options_.accepted); !ok)
+    return refuse(ErrorKind::kModelMismatch, ok.error().message, param);
+  return {};
+}
+
+// Bounds that no picture can be scaled to are no picture's fault.
+ApiResult<void> PictureDesk::check_bounds(const LookContext& context) const {
+  const PreprocessorConfig& preprocessor = eye_.preprocessor();
+  const std::int64_t least = context.min_pixels.value_or(preprocessor.min_pixels);
+  const std::int64_t most = context.max_pixels.value_or(preprocessor.max_pixels);
+  const std::int64_t side = preprocessor.patch_size * preprocessor.merge_size;
+  const std::string param = std::string(context.bounds_in) +
+                            (context.max_pixels && (least > most || most < side * side) ? "max_pixels" : "min_pixels");
+  if (context.max_pixels && most < side * side)
+    return refuse(ErrorKind::kInvalidRequest,
+                  fmt::format("expected at least the {} pixels of one image token, got {}", side * side, most), param);
+  if ((context.min_pixels || context.max_pixels) && least > most)
+    return refuse(ErrorKind::kInvalidRequest,
+                  fmt::format("expected min_pixels of at most max_pixels, got {} and {}{}", least, most,
+                              context.min_pixels && context.max_pixels ? "" : ", one of them the model's own"),
+                  param);
+  return {};
+}
+
 ApiResult<std::string> PictureDesk::picture_bytes(const ImageInput& image, const LookContext& context) const {
   std::string out;
   if (image.kind == ImageInput::Kind::kUrl) {
@@ -73,7 +98,8 @@ ApiResult<std::string> PictureDesk::picture_bytes(const ImageInput& image, const
       // What went wrong between here and a foreign host is the client's to know, not where that host lies.
       const Error& error = response.error();
       if (error.code == Code::kInvalidArgument) return refuse(ErrorKind::kInvalidRequest, error.message, image.param);
-      if (error.code == Code::kCancelled) return tl::unexpected(api_error(error, image.param));
+      const bool late = error.code == Code::kDeadlineExceeded && context.deadline <= std::chrono::steady_clock::now();
+      if (error.code == Code::kCancelled || late) return tl::unexpected(api_error(error, image.param));
       return refuse(ErrorKind::kInvalidRequest,
                     error.code == Code::kResourceExhausted ? "The picture at this URL is larger than is fetched."
                                                            : "The picture at this URL could not be fetched.",
@@ -163,6 +189,7 @@ ApiResult<Sight> PictureDesk::look_at(const ContentPart& part, const LookContext
     case ImageInput::Kind::kData:
     case ImageInput::Kind::kUrl: break;
   }
+  if (auto ok = check_bounds(context); !ok) return tl::unexpected(std::move(ok).error());
   std::vector<std::string> files;
   for (const ImageInput& frame : part.images) {
     auto bytes = picture_bytes(frame, context);
@@ -175,7 +202,14 @@ ApiResult<Sight> PictureDesk::look_at(const ContentPart& part, const LookContext
   LookRequest request = request_of(context, first.detail);
   request.files = views;
   auto sight = eye_.look(request);
-  if (!sight) return tl::unexpected(vision_error(sight.error(), first.param));
+  // What a URL led to is not told to whoever named it: it may lie where only this server can look.
+  if (!sight && sight.error().code == Code::kInvalidArgument && first.kind == ImageInput::Kind::kUrl)
+    return refuse(ErrorKind::kInvalidRequest,
+                  "What this URL leads to cannot be used: no picture of a kind that is read here, damaged, or beyond a "
+                  "limit of this server.",
+                  first.param);
+  // Of a video the message says which frame.
+  if (!sight) return tl::unexpected(vision_error(sight.error(), part.images.size() > 1 ? part.param : first.param));
   return std::move(*sight);
 }
 

@@ -39,6 +39,7 @@ struct LookedPictures {
 
 struct LookContext {
   std::optional<std::int64_t> min_pixels, max_pixels;
+  std::string_view bounds_in;  // where they stand in the request: "mm_processor_kwargs."
   std::string_view tenant;
   Deadline deadline = kNoDeadline;
   const CancelFlag* cancel = nullptr;
@@ -53,10 +54,14 @@ class PictureDesk {
   ApiResult<LookedPictures> look(std::span<const ContentPart* const> parts, const LookContext& context) const;
   ApiResult<Sight> look_at(const ContentPart& part, const LookContext& context) const;
 
+  // kModelMismatch where a kept feature is of a vision encoder that this model does not take.
+  ApiResult<void> check(const Sight& sight, const std::string& param) const;
+
   // An error of an Eye in the words for clients.
   static ApiError vision_error(const Error& error, const std::string& param);
 
  private:
+  ApiResult<void> check_bounds(const LookContext& context) const;
   ApiResult<std::string> picture_bytes(const ImageInput& image, const LookContext& context) const;
   ApiResult<Sight> feature_file(const ImageInput& image) const;
   ApiResult<Sight> embeds(const ImageInput& image) const;

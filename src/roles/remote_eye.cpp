@@ -22,6 +22,8 @@ Result<std::unique_ptr<RemoteEye>> RemoteEye::open(const RemoteEyeOptions& optio
     tier.budget = options.disk_bytes;
     tier.warn = options.on_warning;
     disk = std::make_shared<DiskTier>(tier);
+    if (const Status writable = disk->check_writable(); !writable && options.on_warning)
+      options.on_warning(writable.error().message);
   }
   out->source_ = std::make_unique<TieredFeatureSource>(
       std::make_shared<MemoryTier>(options.memory_bytes), std::move(disk),
@@ -60,9 +62,11 @@ Result<Sight> RemoteEye::look(const LookRequest& request) {
                                     request.tenant, request.deadline, request.cancel));
     return std::move(remote.feature);
   };
-  ASSIGN_OR_RETURN(Fetched fetched, source_->get(key, encode, request.deadline));
-  const std::string source =
-      fetched.source == Source::kEncoded ? "vision_server" : std::string(source_name(fetched.source));
+  ASSIGN_OR_RETURN(Fetched fetched, source_->get(key, encode, request.deadline, request.cancel));
+  const bool remote = fetched.source == Source::kEncoded;
+  const std::string source = fetched.joined ? "joined"
+                             : remote       ? "vision_server"
+                                            : std::string(source_name(fetched.source));
   return Sight{std::move(fetched.feature), source, watch.ms()};
 }
 

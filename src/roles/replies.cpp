@@ -21,6 +21,15 @@ HttpResponse error_response(const ApiError& error) {
   return out;
 }
 
+bool is_json(const HttpRequest& request) {
+  return (!request.headers.find("Content-Type") || has_media_type(request, "application/json")) &&
+         !request.headers.find("Content-Encoding");
+}
+
+ApiError not_json() {
+  return {ErrorKind::kMediaType, "Expected a body of Content-Type: application/json, without a Content-Encoding.", {}};
+}
+
 void reply_error(Exchange& exchange, const ApiError& error) { exchange.respond(error_response(error)); }
 
 std::string new_request_id(std::string_view prefix) { return std::string(prefix) + "-" + random_hex(24); }

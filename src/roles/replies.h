@@ -12,6 +12,11 @@ namespace chiasm {
 
 void reply_json(Exchange& exchange, std::string json, int status = 200);
 // The error object, with Retry-After where its kind has one.
+// A body that says it is something else is refused, or any page could make a browser post to a server without keys
+// (types that forms can have need no preflight). One that says nothing is read.
+bool is_json(const HttpRequest& request);
+ApiError not_json();
+
 void reply_error(Exchange& exchange, const ApiError& error);
 HttpResponse error_response(const ApiError& error);
 

@@ -29,6 +29,10 @@ ServingMetrics::ServingMetrics(Metrics& metrics, const std::string& model, const
                    number(engine.preemptions));
     reader.counter("chiasm_engine_steps_total", "Passes of the language model", number(engine.steps));
 
+    MetricLabels cache = labels;
+    cache["block_size"] = std::to_string(kKvBlock);
+    cache["num_gpu_blocks"] = std::to_string(engine.kv_blocks);
+    reader.gauge("vllm:cache_config_info", "Information of the KV cache", 1, cache);
     reader.gauge("vllm:num_requests_running", "Number of requests in model execution batches", number(engine.running),
                  labels);
     reader.gauge("vllm:num_requests_waiting", "Number of requests waiting to be processed", number(engine.waiting),
@@ -47,36 +51,70 @@ ServingMetrics::ServingMetrics(Metrics& metrics, const std::string& model, const
                    number(engine.generated_tokens), labels);
     eye.read_metrics(reader);
   });
+  observe_all({});
+  for (const char* reason : {"stop", "length"}) success(reason).add(0);
+}
+
+Counter& ServingMetrics::success(const std::string& reason) {
+  MetricLabels labels = model_;
+  labels["finished_reason"] = reason;
+  return metrics_.counter("vllm:request_success_total", "Count of successfully processed requests", labels);
+}
+
+void ServingMetrics::observe(const std::string& name, const std::string& help, const std::vector<double>& buckets,
+                             std::span<const double> values) {
+  Histogram& ours = metrics_.histogram("chiasm_" + name, help, buckets);
+  Histogram& theirs = metrics_.histogram("vllm:" + name, help, buckets, model_);
+  for (const double value : values) {
+    ours.observe(value);
+    theirs.observe(value);
+  }
+}
+
+// Without values the names are made known, so that a dashboard has zeros before the first answer.
+void ServingMetrics::observe_all(std::span<const Observed> answers) {
+  const auto each = [&](const std::string& name, const std::string& help, const std::vector<double>& buckets,
+                        auto&& value) {
+    std::vector<double> values;
+    for (const Observed& one : answers) values.push_back(value(*one.completion, one.e2e_seconds));
+    observe(name, help, buckets, values);
+  };
+  const auto& seconds = duration_buckets();
+  each("time_to_first_token_seconds", "Time to first token in seconds", seconds,
+       [](const Completion& one, double) { return one.ttft_ms / 1e3; });
+  each("e2e_request_latency_seconds", "End to end request latency in seconds", seconds,
+       [](const Completion&, double e2e) { return e2e; });
+  each("request_queue_time_seconds", "Time spent waiting in seconds", seconds,
+       [](const Completion& one, double) { return one.queue_ms / 1e3; });
+  each("request_prefill_time_seconds", "Time spent in prefill in seconds", seconds,
+       [](const Completion& one, double) { return one.prefill_ms / 1e3; });
+  each("request_decode_time_seconds", "Time spent in decode in seconds", seconds,
+       [](const Completion& one, double) { return one.decode_ms / 1e3; });
+  each("request_inference_time_seconds", "Time spent in prefill and decode in seconds", seconds,
+       [](const Completion& one, double) { return (one.prefill_ms + one.decode_ms) / 1e3; });
+  const auto generated = [](const Completion& one, double) { return static_cast<double>(one.token_ids.size()); };
+  each("request_prompt_tokens", "Number of prefill tokens processed", token_buckets(),
+       [](const Completion& one, double) { return static_cast<double>(one.prompt_tokens); });
+  each("request_generation_tokens", "Number of generation tokens processed", token_buckets(), generated);
+  each("request_max_num_generation_tokens", "Most tokens that an answer of the request has", token_buckets(),
+       generated);
+
+  std::vector<double> gaps, means;
+  for (const Observed& one : answers) {
+    for (const float ms : one.completion->itl_ms) gaps.push_back(ms / 1e3);
+    if (const auto tokens = one.completion->token_ids.size(); tokens > 1)
+      means.push_back(one.completion->decode_ms / 1e3 / static_cast<double>(tokens - 1));
+  }
+  observe("inter_token_latency_seconds", "From each token to the next in seconds", seconds, gaps);
+  observe("time_per_output_token_seconds", "Mean time per output token of an answer in seconds", seconds, means);
 }
 
 void ServingMetrics::answered(const Completion& completion, double e2e_seconds) {
   ++finished_;
+  const Observed one{&completion, e2e_seconds};
+  observe_all({&one, 1});
   const std::string reason = completion.finish_reason == FinishReason::kStop ? "stop" : "length";
-  const double ttft = completion.ttft_ms / 1e3;
-  const auto generated = static_cast<double>(completion.token_ids.size());
-  const auto observe = [&](const std::string& name, const std::string& help, const std::vector<double>& buckets,
-                           double value) {
-    metrics_.histogram("chiasm_" + name, help, buckets).observe(value);
-    metrics_.histogram("vllm:" + name, help, buckets, model_).observe(value);
-  };
-  observe("time_to_first_token_seconds", "Time to first token in seconds", duration_buckets(), ttft);
-  observe("e2e_request_latency_seconds", "End to end request latency in seconds", duration_buckets(), e2e_seconds);
-  observe("request_queue_time_seconds", "Time spent waiting in seconds", duration_buckets(), completion.queue_ms / 1e3);
-  observe("request_prefill_time_seconds", "Time spent in prefill in seconds", duration_buckets(),
-          completion.prefill_ms / 1e3);
-  observe("request_decode_time_seconds", "Time spent in decode in seconds", duration_buckets(),
-          completion.decode_ms / 1e3);
-  observe("request_prompt_tokens", "Number of prefill tokens processed", token_buckets(),
-          static_cast<double>(completion.prompt_tokens));
-  observe("request_generation_tokens", "Number of generation tokens processed", token_buckets(), generated);
-  if (generated > 1) {
-    const double each = completion.decode_ms / 1e3 / (generated - 1);
-    observe("time_per_output_token_seconds", "Time per output token in seconds", duration_buckets(), each);
-    observe("inter_token_latency_seconds", "Inter token latency in seconds", duration_buckets(), each);
-  }
-  MetricLabels labels = model_;
-  labels["finished_reason"] = reason;
-  metrics_.counter("vllm:request_success_total", "Count of successfully processed requests", labels).add();
+  success(reason).add();
   metrics_.counter("chiasm_answers_total", "Answers by the reason they ended", {{"finish_reason", reason}}).add();
 }
 

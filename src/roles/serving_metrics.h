@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/metrics.h"
 #include "roles/eye.h"
@@ -26,6 +28,15 @@ class ServingMetrics {
   std::uint64_t failed_total() const { return failed_; }
 
  private:
+  struct Observed {
+    const Completion* completion;
+    double e2e_seconds;
+  };
+  Counter& success(const std::string& reason);
+  void observe(const std::string& name, const std::string& help, const std::vector<double>& buckets,
+               std::span<const double> values);
+  void observe_all(std::span<const Observed> answers);
+
   Metrics& metrics_;
   const MetricLabels model_;
   std::atomic<std::uint64_t> finished_ = 0, failed_ = 0;

@@ -19,14 +19,14 @@ void events(MetricReader& reader, const std::string& tier, std::uint64_t hits, s
 EyeStatus tier_status(const TieredFeatureSource& source) {
   const FeatureSourceCounters counters = source.counters();
   EyeStatus out;
-  out.memory_hits = counters.from_memory;
-  out.disk_hits = counters.from_disk;
   out.encoded = counters.encoded;
   if (source.memory() != nullptr) {
     const MemoryTierCounters memory = source.memory()->counters();
+    out.memory_hits = memory.hits;
     out.memory_entries = memory.entries;
     out.memory_bytes = memory.bytes;
   }
+  if (source.disk() != nullptr) out.disk_hits = source.disk()->counters().hits;
   return out;
 }
 

@@ -46,21 +46,32 @@ bool same_word(std::string_view a, std::string_view b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
 }
 
-// Calls visit(item) for each item of a comma-separated header, until it says true.
-template <class Visit>
-bool any_item(std::string_view list, const Visit& visit) {
-  for (;;) {
-    const std::size_t comma = list.find(',');
-    if (visit(trimmed(list.substr(0, comma)))) return true;
-    if (comma == std::string_view::npos) return false;
-    list.remove_prefix(comma + 1);
+// Of an item of Accept: its weight where it is of this very type (RFC 9110, section 12.5.1), else -1.
+double weight_of(std::string_view item, std::string_view type) {
+  if (!same_word(trimmed(item.substr(0, item.find(';'))), type)) return -1;
+  while (item.find(';') != std::string_view::npos) {
+    item.remove_prefix(item.find(';') + 1);
+    const std::string_view parameter = trimmed(item.substr(0, item.find(';')));
+    if (parameter.size() < 3 || !same_word(parameter.substr(0, 2), "q=")) continue;
+    double weight = 0;
+    const char* const end = parameter.data() + parameter.size();
+    const auto read = std::from_chars(parameter.data() + 2, end, weight);
+    return read.ec == std::errc() && read.ptr == end ? weight : 1;
   }
+  return 1;
 }
 
+// The file is what a client gets that has no wish, or likes both as much.
 bool wants_json(const HttpRequest& request) {
-  return any_item(request.headers.find("Accept").value_or(""), [](std::string_view item) {
-    return same_word(trimmed(item.substr(0, item.find(';'))), "application/json");
-  });
+  std::string_view left = request.headers.find("Accept").value_or("");
+  double json = 0, file = -1;
+  while (!left.empty()) {
+    const std::size_t comma = std::min(left.find(','), left.size());
+    json = std::max(json, weight_of(left.substr(0, comma), "application/json"));
+    file = std::max(file, weight_of(left.substr(0, comma), "application/octet-stream"));
+    left.remove_prefix(std::min(comma + 1, left.size()));
+  }
+  return json > 0 && json > file;
 }
 
 bool is_multipart(const HttpRequest& request) {
@@ -70,14 +81,6 @@ bool is_multipart(const HttpRequest& request) {
 
 // A feature's bytes follow from its id: both forms of an answer have a tag of their own, and it never changes.
 std::string tag_of(const FeatureId& id, bool json) { return fmt::format("\"{}{}\"", id.hex(), json ? ".json" : ""); }
-
-bool has_current(const HttpRequest& request, const std::string& tag) {
-  const auto known = request.headers.find("If-None-Match");
-  return known && any_item(*known, [&](std::string_view item) {
-           if (item.starts_with("W/")) item.remove_prefix(2);  // the weak comparison of RFC 9110, section 13.1.2
-           return item == "*" || item == tag;
-         });
-}
 
 // One of min_pixels and max_pixels, wherever it stands.
 ApiResult<void> set_bound(PixelBounds& bounds, std::string_view name, std::string_view text) {

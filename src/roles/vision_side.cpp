@@ -83,10 +83,12 @@ Result<SeenPicture> VisionSide::see(PictureFiles files, const LookOptions& optio
   const Stopwatch watch;
   ASSIGN_OR_RETURN(const FeatureKey key, key_of(files, options.tenant, options.bounds));
   SeenPicture out;
-  ASSIGN_OR_RETURN(const Fetched fetched,
-                   source_->get(key, [&] { return encode(key, files, options, out.times); }, options.deadline));
+  ASSIGN_OR_RETURN(
+      const Fetched fetched,
+      source_->get(key, [&] { return encode(key, files, options, out.times); }, options.deadline, options.cancel));
   out.feature = fetched.feature;
   out.source = fetched.source;
+  out.joined = fetched.joined;
   out.fetch_ms = watch.ms();
   return out;
 }

@@ -51,6 +51,7 @@ struct LookOptions {
 struct SeenPicture {
   std::shared_ptr<const Feature> feature;
   Source source = Source::kEncoded;
+  bool joined = false;  // another request's work: it waited for that
   EncodeTimes times;    // zeros unless this call encoded it
   double fetch_ms = 0;  // from the raw bytes to the feature, whatever it took
 };

@@ -151,6 +151,59 @@ class Load(ServerTest):
         reader.join(60)
         self.assertEqual(lines[-1], "[DONE]")  # what ran was finished
 
+    def test_what_the_drain_time_cuts_is_told_so(self):
+        server = self.start("chiasm serve", "--drain-timeout", "0.2", "--max-sequences", "1")
+        data, questions = picture(5)
+        body = chat(questions[0][0], data, ignore_eos=True, max_tokens=1500, temperature=1, n=4)
+        streams, answers = [[] for _ in range(3)], []
+
+        def stream(into):
+            into.extend(server.stream("/v1/chat/completions", {**body, "stream": True}))
+        threads = [threading.Thread(target=stream, args=(one,)) for one in streams]
+        threads += [threading.Thread(target=lambda: answers.append(server.ask("POST", "/v1/chat/completions", body)))
+                    for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(400):
+            status = server.ask("GET", "/v1/status").json()["requests"]
+            if status["running"] + status["waiting"] == 24:
+                break
+            time.sleep(0.01)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(60)
+        self.assertEqual(server.process.wait(60), 1)
+        for lines in streams:
+            self.assertEqual(lines[-1], "[DONE]")
+        cut = [lines for lines in streams if "shutting down" in lines[-2]]
+        self.assertGreaterEqual(len(cut) + sum(answer.status == 503 for answer in answers), 4)
+        for answer in answers:
+            if answer.status != 200:
+                self.assertIn("shutting down", self.error(answer, 503)["message"])
+                self.assertEqual(answer.headers["Retry-After"], "1")
+
+    def test_who_reads_slowly_keeps_no_health_check_out(self):
+        server = self.start("chiasm serve")
+        slow = []
+        for _ in range(16):
+            connection = socket.create_connection((server.host, server.port))
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 400)
+            slow.append(connection)
+        time.sleep(0.5)
+        for _ in range(10):
+            self.ok(server.ask("GET", "/health/live"))
+        # Who announces bodies and sends none keeps no other body out.
+        for _ in range(12):
+            connection = socket.create_connection((server.host, server.port))
+            connection.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                               b"Content-Length: 134217728\r\n\r\n{")
+            slow.append(connection)
+        time.sleep(0.2)
+        self.ok(server.ask("POST", "/v1/chat/completions", chat("Hello", max_tokens=2)))
+        for connection in slow:
+            connection.close()
+
     def test_limits(self):
         server = self.start("chiasm serve", "--max-body", "200000", "--max-header", "2048", "--max-picture", "20000",
                             "--max-images", "2", "--max-text", "5000", "--max-json-depth", "8", "--max-questions", "3",
@@ -192,7 +245,7 @@ class Load(ServerTest):
                                   timeout=60, env={**os.environ, **self.env})
         for address in ("0.0.0.0:0", "[::]:0"):
             done = listening("--listen", address)
-            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertEqual(done.returncode, 2, done.stderr)
             self.assertIn("--insecure", done.stderr)
         server = servers.Server("chiasm-vision", "--insecure", listen="0.0.0.0:0", env=self.env)
         self.running.append(server)

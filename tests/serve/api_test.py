@@ -72,15 +72,15 @@ class Api(ServerTest):
         tokens = [t for c in chunks if c["choices"] and c["choices"][0].get("logprobs")
                   for t in c["choices"][0]["logprobs"]["content"]]
         self.assertEqual(usage["total_tokens"], usage["prompt_tokens"] + usage["completion_tokens"])
-        self.assertEqual(len(tokens), usage["completion_tokens"])
+        self.assertEqual(len(tokens) + 1, usage["completion_tokens"])  # the one that ends it is no part of the text
         self.assertTrue(all(len(t["top_logprobs"]) == 2 and t["logprob"] <= 0 for t in tokens))
-        self.assertEqual("".join(t["token"] for t in tokens[:-1]), expected)
+        self.assertEqual("".join(t["token"] for t in tokens), expected)
 
     def test_whole_and_streamed_logprobs_agree_and_follow_the_text(self):
         data, questions = picture(7)
         whole = self.chat(questions[1][0], data, logprobs=True, top_logprobs=3)
         tokens = whole["choices"][0]["logprobs"]["content"]
-        raw = b"".join(bytes(t["bytes"]) for t in tokens[:-1])
+        raw = b"".join(bytes(t["bytes"]) for t in tokens)
         self.assertEqual(raw.decode(), questions[1][1])
         body = chat(questions[1][0], data, logprobs=True, top_logprobs=3, stream=True)
         streamed = [t for e in self.server.stream("/v1/chat/completions", body) if e.startswith("{")
@@ -137,6 +137,10 @@ class Api(ServerTest):
         got = self.chat("Describe the picture as JSON.", data, response_format={"type": "json_object"}, max_tokens=24,
                         temperature=1.0, top_k=0, top_p=1, seed=1)
         self.assertIsInstance(json.loads(got["choices"][0]["message"]["content"]), dict)
+        # What would end it in the middle does not.
+        got = self.chat("Describe the picture as JSON.", data, response_format=fixed, max_tokens=60, stop=['"', "a"],
+                        stop_token_ids=[90])
+        self.assertEqual(set(json.loads(got["choices"][0]["message"]["content"])), {"cars", "time", "tags"})
         refused = chat("x", data, response_format={"type": "json_schema", "json_schema": {
             "name": "n", "schema": {"type": "object", "unevaluatedProperties": False, "not": {}}}})
         self.error(self.server.ask("POST", "/v1/chat/completions", refused), 400)
@@ -162,6 +166,20 @@ class Api(ServerTest):
         self.error(self.server.ask("GET", f"/v1/images/{up['id']}"), 404)
         self.error(self.server.ask("POST", "/v1/chat/completions", body), 404, "messages[0].content[0].image_id")
         self.error(self.server.ask("GET", "/v1/images/xyz"), 400)
+        # Whatever the body is called, bounds in the path hold.
+        for body, kind in ((data, "IMAGE/PNG"), (data, "application/x-www-form-urlencoded"), (data, None),
+                           (form, f"Multipart/Form-Data; boundary={boundary}"),
+                           (json.dumps({"image": data_uri(data)}), "application/json")):
+            headers = {"Content-Type": kind} if kind else {}
+            small = self.ok(self.server.ask("POST", "/v1/images?max_pixels=12544", body, headers))
+            self.assertLessEqual(small["tokens"], 16)
+            self.error(self.server.ask("POST", "/v1/images?max_pixels=0", body, headers), 400, "max_pixels")
+        self.ok(self.server.ask("GET", f"/v1/images/{small['id'].upper()}"))
+        twice = {"image": data_uri(data), "max_pixels": 20000}
+        self.error(self.server.ask("POST", "/v1/images?max_pixels=12544", twice), 400, "max_pixels")
+        features = base64.b64encode(b"anything").decode()
+        self.error(self.server.ask("POST", "/v1/images", {"image": {"type": "image_features", "image_features": features}}),
+                   400, code="unsupported_parameter")
 
     def test_ask_many_at_once(self):
         data, questions = picture(12)
@@ -279,6 +297,14 @@ class Api(ServerTest):
         self.error(self.server.ask("POST", "/v1/chat/completions", "{", {"Content-Type": "application/json"}), 400)
         long = chat("word " * 200_000)
         self.error(self.server.ask("POST", "/v1/chat/completions", long), 400, code="context_length_exceeded")
+        self.error(self.server.ask("POST", "/v1/chat/completions", chat("x", min_tokens=100_000)), 400, "min_tokens")
+        for kwargs, param in (({"max_pixels": 100}, "max_pixels"), ({"min_pixels": 10**8}, "min_pixels")):
+            self.error(self.server.ask("POST", "/v1/chat/completions", chat("x", data, mm_processor_kwargs=kwargs)), 400,
+                       "mm_processor_kwargs." + param)
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):  # a browser posts these without asking
+            self.error(self.server.ask("POST", "/v1/chat/completions", json.dumps(chat("x")), {"Content-Type": kind}), 415)
+        many = b'{"model":"toytown","messages":[],"zz":[' + b"[]," * 2_100_000 + b"[]]}"
+        self.error(self.server.ask("POST", "/v1/chat/completions", many, {"Content-Type": "application/json"}), 413)
         self.error(self.server.ask("GET", "/v1/nothing"), 404)
         self.error(self.server.ask("GET", "/v1/chat/completions"), 405)
         # Unknown fields that do no harm.
@@ -313,6 +339,12 @@ class Api(ServerTest):
         document = self.ok(self.server.ask("GET", "/openapi.json"))
         self.assertTrue(document["openapi"].startswith("3."))
         self.assertIn("/v1/chat/completions", document["paths"])
+
+    def test_request_ids(self):
+        given = self.server.ask("GET", "/v1/models", headers={"X-Request-Id": "mine-1"})
+        self.assertEqual(given.headers["X-Request-Id"], "mine-1")
+        made = self.server.ask("GET", "/v1/models", headers={"X-Request-Id": "two words"}).headers["X-Request-Id"]
+        self.assertRegex(made, "^req-[0-9a-f]{24}$")
 
     def test_the_page(self):
         page = self.server.ask("GET", "/")
