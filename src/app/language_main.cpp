@@ -69,7 +69,7 @@ Result<std::unique_ptr<VisionFleet>> fleet_of(const Options& options, const Lang
   }
   if (!options.vision_key_file.empty()) {
     const auto secrets = Secrets::load(options.vision_key_file);
-    if (!secrets) return fail_in("--vision-key-file", secrets.error());
+    if (!secrets) return fail(Code::kFailedPrecondition, "--vision-key-file: {}", secrets.error().message);
     out.secret = secrets->first();
   }
   out.vision_digest = vision_digest;

@@ -108,7 +108,8 @@ Result<FrontOptions> front_options(const ServerFlags& flags) {
   out.version = CHIASM_VERSION;
   if (!flags.api_key_file.empty()) {
     auto keys = Secrets::load(flags.api_key_file);
-    if (!keys) return fail_in("--api-key-file", keys.error());
+    // Whatever is wrong with a file is not wrong usage.
+    if (!keys) return fail(Code::kFailedPrecondition, "--api-key-file: {}", keys.error().message);
     out.keys = std::move(*keys);
   }
   if (flags.tls_cert.empty() != flags.tls_key.empty())
