@@ -27,7 +27,7 @@ std::string_view condition_name(ServerCondition condition);  // "healthy"
 
 struct HealthOptions {
   int eject_after = 3;   // failures in a row
-  int eject_late = 5;    // requests without an answer, in a row
+  int eject_late = 3;    // requests without an answer, in a row
   int return_after = 2;  // good probes in a row
   std::chrono::milliseconds probe_interval{2'000};
   std::chrono::milliseconds max_probe_interval{10'000};  // while ejected it doubles up to here
