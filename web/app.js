@@ -7,6 +7,7 @@ import { drawLegend } from './bars.js';
 import { openCopy, setUpCopy } from './copy.js';
 import { $, announce, el, milliseconds, plural } from './dom.js';
 import { setUpKeys } from './keys.js';
+import { whatHappened } from './failure.js';
 import { again, onPictures, pictures, remove } from './pictures.js';
 import { presets, samples } from './samples.js';
 import { keyWorks, needKey, setUpSettings, toggleTheme } from './settings.js';
@@ -80,7 +81,11 @@ function announceAnswer(question, column) {
   const answer = answerOf(question, column);
   if (number === 0 || !answer) return;
   const who = separate() ? `${column.pictures[0].name}, question` : 'Question';
-  const what = answer.failure ? answer.failure.message : answer.status === 'cancelled' ? 'cancelled' : answer.text;
+  const what = answer.failure
+    ? whatHappened(answer.failure)
+    : answer.status === 'cancelled'
+      ? 'cancelled'
+      : answer.text;
   announce(`${who} ${number}: ${what}`);
 }
 
@@ -187,7 +192,7 @@ setUpSettings({
   changed: structureChanged,
   async keyEntered() {
     await greet();
-    for (const picture of pictures) if (picture.failure?.status === 401) again(picture);
+    for (const picture of pictures) if (picture.failure && !picture.failure.lasting) again(picture);
     poll();
   },
 });

@@ -1,9 +1,8 @@
 // One answer in its cell: waiting, streaming, done with its bar, failed with what to do, cancelled. Changed in place.
-import { advice } from './api.js';
 import { isFresh, separate } from './answers.js';
 import { barPlaces, drawBar } from './bars.js';
 import { el, icon } from './dom.js';
-import { sentence } from './thumbs.js';
+import { explain } from './failure.js';
 
 const parts = new WeakMap(); // td → its elements
 
@@ -60,10 +59,7 @@ function drawWho(who, column, status) {
 }
 
 function troubleOf(answer, status) {
-  if (status === 'failed') {
-    const { failure } = answer;
-    return [icon('alert'), `${sentence(failure.message)} ${advice(failure)}`.trim()];
-  }
+  if (status === 'failed') return [icon('alert'), explain(answer.failure)];
   if (status === 'cancelled') return ['Cancelled.'];
   if (status === 'waiting' && answer.notice) return [answer.notice];
   return [];
