@@ -5,6 +5,7 @@ import { answerOf, columns, pending, separate, shownAnswer } from './answers.js'
 import { asking, cancel, run } from './ask.js';
 import { drawLegend } from './bars.js';
 import { openCopy, setUpCopy } from './copy.js';
+import { setUpDocuments } from './documents.js';
 import { $, announce, el, milliseconds, plural } from './dom.js';
 import { whatHappened } from './failure.js';
 import { setUpKeys } from './keys.js';
@@ -192,6 +193,7 @@ setUpSets();
 setUpPictures({ onSample: sampleAdded });
 setUpTable({ changed: drawAsk });
 setUpCopy();
+setUpDocuments();
 setUpSettings({
   changed: structureChanged,
   async keyEntered() {

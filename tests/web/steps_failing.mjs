@@ -168,6 +168,8 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       await page.look('light');
       await page.go(`${lockedUrl}/`);
       await until('the banner', () => page.visible('#key-banner'));
+      await until('the word in the head', async () => (await page.text('#light-text')) === 'needs a key');
+      check(!(await page.visible('.foot a')), 'links that would end at a refusal');
       await page.click('[data-sample=balloon]');
       await until('the refusal', () => page.evaluate('!!document.querySelector(".thumb[data-status=failed]")'));
       await page.click('#ask');
@@ -175,6 +177,10 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       await finish(page);
       check((await page.text('#rows td')).includes('Enter the API key above'), `cell: ${await page.text('#rows td')}`);
       await page.click('#key');
+      await page.type('ключ');
+      await page.press('Enter');
+      await until('the word about the letters', async () => (await page.text('#key-text')).includes('beyond A to Z'));
+      await page.evaluate('document.querySelector("#key").select()');
       await page.type('wrong');
       await page.press('Enter');
       await until('the refusal of a wrong key', async () => (await page.text('#key-text')).includes('does not take'));
@@ -184,9 +190,11 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       await page.type(rightKey);
       await page.press('Enter');
       await until('the banner to go', async () => !(await page.visible('#key-banner')));
+      equal(await page.focused(), '#ask', 'focus after the key');
       await thumbs(page, 1);
       await ask(page);
       await checkAnswers(page, [expected.balloon]);
+      check(await page.visible('.foot a'), 'no links with the key');
       check(
         !(await page.evaluate('JSON.stringify(localStorage)')).includes(rightKey),
         'the key is kept beyond the tab',
@@ -195,6 +203,10 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       check(!(await page.text('#copy-code')).includes(rightKey), 'the key is in the code unasked');
       await page.click('#copy-key');
       check((await page.text('#copy-code')).includes(rightKey), 'the key is not in the code when asked for');
+      await page.press('Escape');
+      await page.click('#settings summary');
+      await page.click('#forget-key');
+      equal(await page.focused(), 'summary.', 'focus after the key was forgotten');
       noProblems(page, 401);
       await page.close();
     });
