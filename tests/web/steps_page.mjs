@@ -136,6 +136,33 @@ export async function pageSteps({ step, browser, expected, key, origin }) {
     noProblems(page);
   });
 
+  await step('the code names files that can be there, and other pictures by their id', async (page) => {
+    for (const [event, name] of [
+      ['drop', 'cat.png'],
+      ['drop', 'cat.png'],
+      ['paste', 'image.png'],
+    ]) {
+      await giveFile(page, event, { from: '/web/sample-cat.png', name, type: 'image/png' });
+      await until('the picture', () => page.evaluate('!document.querySelector(".thumb[data-status=looking]")'));
+    }
+    await giveFile(page, 'drop', { from: '/web/sample-fire.png', name: 'cat.png', type: 'image/png' });
+    await thumbs(page, 4);
+    await addSample(page, 'code');
+    await addSample(page, 'code');
+    await page.click('#copy');
+    const code = await page.text('#copy-code');
+    equal(
+      code.match(/base64 < \S+/g),
+      ['cat', 'cat', 'sample-code', 'sample-code'].map((name) => `base64 < ${name}.png`),
+      'files',
+    );
+    equal(code.match(/curl -sSO/g)?.length, 1, 'samples that are fetched');
+    const ids = code.match(/"image_id":"[0-9a-f]{64}"/g);
+    equal([ids?.length, new Set(ids).size], [2, 2], 'ids');
+    check((await page.text('#copy-note')).includes('by the id that this server gave them'), 'no word about ids');
+    noProblems(page);
+  });
+
   await step('copy as curl, Python, Node and a table', async (page) => {
     await addSample(page, 'fire');
     await ask(page);

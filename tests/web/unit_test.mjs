@@ -241,6 +241,39 @@ await report.step('curl’s code runs in a shell and asks exactly what was asked
       'pictures of each request',
     );
     check(apart.stdout.includes('The sign says 19.'), `answers: ${apart.stdout}`);
+    equal(
+      apart.stdout
+        .trim()
+        .split('\n')
+        .map((line) => JSON.parse(line).answers.length),
+      [2, 2],
+      'answers a line',
+    );
+    // A picture that was uploaded is named by its id; it is in no file.
+    const { id } = JSON.parse(
+      (
+        await promisify(execFile)('curl', [
+          ...['-sS', '-H', `Authorization: Bearer ${ask.key}`, `${origin}/v1/images`],
+          ...['-F', `image=@${join(root, 'web/sample-cat.png')}`],
+        ])
+      ).stdout,
+    );
+    ask.files = [{ name: 'image.png', url: '', id }];
+    check((await run(false)).stdout.includes('The sign says 19.'), 'no answer by the id');
+    // Without a picture it is a chat, one request for each question.
+    ask.files = [];
+    asked.length = 0;
+    const chat = (await run(false)).stdout.trim().split('\n');
+    equal(chat.length, 2, 'answers without a picture');
+    const first = JSON.parse(asked.find(({ path }) => path === '/v1/chat/completions').body);
+    equal(
+      [first.messages.map(({ role }) => role), first.messages.map(({ content }) => content)],
+      [
+        ['system', 'user'],
+        [kNasty, kNasty],
+      ],
+      'the chat',
+    );
   } finally {
     server.close();
     rmSync(folder, { recursive: true });
