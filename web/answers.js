@@ -6,6 +6,7 @@ import { asked, state } from './state.js';
 
 const answers = new Map(); // "question|column" → {status, text, …}
 const tallies = new Map(); // column → {reuses, answers}
+let askedTogether = ''; // the column of all pictures that was asked about last
 
 export function separate() {
   return state.mode === 'each' && pictures.length > 1;
@@ -13,16 +14,26 @@ export function separate() {
 
 export function columns() {
   if (separate()) return pictures.map((picture) => ({ key: picture.id, pictures: [picture] }));
-  return [{ key: pictures.map((picture) => picture.id).join(',') || 'none', pictures: [...pictures] }];
+  const key = pictures.map((picture) => picture.id).join(',') || 'none';
+  return [{ key, pictures: [...pictures], together: true }];
 }
 
 export function answerOf(question, column) {
   return answers.get(`${question.id}|${column.key}`);
 }
 
+// What there is to read: as long as nothing was asked about these pictures together, the answers about those before.
+export function shownAnswer(question, column) {
+  const own = answerOf(question, column);
+  if (own || !column.together || column.pictures.length === 0) return own;
+  const before = answers.get(`${question.id}|${askedTogether}`);
+  return before && { ...before, earlier: true };
+}
+
 // status: waiting | streaming | done | failed | cancelled
 export function setAnswer(question, column, answer) {
   answers.set(`${question.id}|${column.key}`, answer);
+  if (column.together) askedTogether = column.key;
 }
 
 export function tallyOf(column) {
@@ -47,7 +58,10 @@ export function circumstances() {
 // Whether an answer is still one to this question, as it stands now.
 export function isFresh(question, answer) {
   return (
-    answer?.status === 'done' && answer.question === question.text.trim() && answer.circumstances === circumstances()
+    answer?.status === 'done' &&
+    !answer.earlier &&
+    answer.question === question.text.trim() &&
+    answer.circumstances === circumstances()
   );
 }
 
@@ -69,7 +83,8 @@ export function pending() {
 export function forget() {
   const questions = new Set(state.questions.map((question) => question.id));
   const known = new Set(pictures.map((picture) => picture.id));
-  const alive = (column) => column.split(',').every((id) => known.has(id));
+  if (pictures.length === 0) askedTogether = '';
+  const alive = (column) => column === askedTogether || column.split(',').every((id) => known.has(id));
   for (const key of answers.keys()) {
     const [question, column] = key.split('|');
     if (!questions.has(question) || !alive(column)) answers.delete(key);

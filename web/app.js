@@ -1,11 +1,13 @@
 // Puts the page together: who is told what when pictures, questions, settings or answers change. Everything that does
 // something is in the other modules.
 import { models, version } from './api.js';
-import { answerOf, columns, pending, separate } from './answers.js';
+import { answerOf, columns, pending, separate, shownAnswer } from './answers.js';
 import { asking, cancel, run } from './ask.js';
 import { drawLegend } from './bars.js';
 import { openCopy, setUpCopy } from './copy.js';
+import { setUpDocuments } from './documents.js';
 import { $, announce, el, milliseconds, plural } from './dom.js';
+import { whatHappened } from './failure.js';
 import { setUpKeys } from './keys.js';
 import { again, onPictures, pictures, remove } from './pictures.js';
 import { presets, samples } from './samples.js';
@@ -36,6 +38,9 @@ function drawAsk() {
 function structureChanged() {
   drawTable();
   drawAsk();
+  // What was said of answers goes with them.
+  const answered = columns().some((column) => asked().some((question) => shownAnswer(question, column)));
+  if (!answered && !asking()) say('');
 }
 
 async function askNow() {
@@ -65,11 +70,12 @@ async function askNow() {
   });
   drawAsk();
   say('Answering…');
-  if (hadFocus) $('#cancel').focus();
+  // Focus follows the button that was pressed, and takes nobody there who reads elsewhere.
+  if (hadFocus) $('#cancel').focus({ preventScroll: true });
   const sum = await running;
   const cancelHadFocus = document.activeElement === $('#cancel');
   drawAsk();
-  if (cancelHadFocus) $('#ask').focus();
+  if (cancelHadFocus) $('#ask').focus({ preventScroll: true });
   say(summary(sum), { bad: sum.failed > 0 });
   poll();
 }
@@ -80,7 +86,11 @@ function announceAnswer(question, column) {
   const answer = answerOf(question, column);
   if (number === 0 || !answer) return;
   const who = separate() ? `${column.pictures[0].name}, question` : 'Question';
-  const what = answer.failure ? answer.failure.message : answer.status === 'cancelled' ? 'cancelled' : answer.text;
+  const what = answer.failure
+    ? whatHappened(answer.failure)
+    : answer.status === 'cancelled'
+      ? 'cancelled'
+      : answer.text;
   announce(`${who} ${number}: ${what}`);
 }
 
@@ -183,11 +193,12 @@ setUpSets();
 setUpPictures({ onSample: sampleAdded });
 setUpTable({ changed: drawAsk });
 setUpCopy();
+setUpDocuments();
 setUpSettings({
   changed: structureChanged,
   async keyEntered() {
     await greet();
-    for (const picture of pictures) if (picture.failure?.status === 401) again(picture);
+    for (const picture of pictures) if (picture.failure && !picture.failure.lasting) again(picture);
     poll();
   },
 });

@@ -1,13 +1,13 @@
 // Asks: sends the questions of each column, follows the stream, and fills the answers. Nothing is drawn here; `view`
 // is told.
-import { ApiFailure, ask, failureOfEvent } from './api.js';
+import { ask } from './api.js';
 import { circumstances, countAnswer, pending, setAnswer, answerOf } from './answers.js';
+import { ApiFailure, failureOfEvent } from './failure.js';
+import { Lane } from './lane.js';
 import { again, looked, ready } from './pictures.js';
 import { state } from './state.js';
 
-const kColumnsAtOnce = 4;
-const kRepeats = 3;
-const kLongestPause = 15; // seconds
+const lane = new Lane(4);
 
 let controller = null;
 export const asking = () => controller !== null;
@@ -24,12 +24,8 @@ export async function run(view) {
   for (const { column, questions } of work) {
     for (const question of questions) put(view, question, column, fresh(question));
   }
-  const queue = [...work];
-  const worker = async () => {
-    while (queue.length > 0) await askColumn(queue.shift(), signal, view, sum);
-  };
   try {
-    await Promise.all(Array.from({ length: Math.min(kColumnsAtOnce, queue.length) }, worker));
+    await Promise.all(work.map((part) => askColumn(part, signal, view, sum)));
   } finally {
     sum.cancelled = signal.aborted;
     controller = null;
@@ -49,14 +45,20 @@ function put(view, question, column, answer) {
 
 async function askColumn({ column, questions }, signal, view, sum) {
   const open = new Set(questions);
+  let sent = []; // as the server counts them
+  let refused = null; // why single questions are to be asked again
   const change = (question, fields) => {
     // A question that was removed meanwhile has no row any more: its answer is dropped.
     put(view, question, column, { ...answerOf(question, column), ...fields });
   };
   const settle = (question, fields) => {
     open.delete(question);
-    change(question, fields);
+    change(question, { notice: '', ...fields });
     view.finished(question, column);
+  };
+  const fail = (question, failure) => {
+    sum.failed += 1;
+    settle(question, { status: 'failed', failure });
   };
   const onEvent = (event) => {
     if (event.object === 'ask.vision') {
@@ -64,29 +66,40 @@ async function askColumn({ column, questions }, signal, view, sum) {
       view.column(column);
       return;
     }
-    const question = questions[event.index];
+    const question = sent[event.index];
     if (!question || !open.has(question)) return;
     if (event.object === 'ask.delta') {
       change(question, { status: 'streaming', text: (answerOf(question, column)?.text ?? '') + (event.text ?? '') });
+    } else if (event.object === 'ask.answer' && event.error) {
+      const failure = failureOfEvent(event.error);
+      if (failure.repeatable) refused = failure;
+      else fail(question, failure);
     } else if (event.object === 'ask.answer') {
-      if (event.error) {
-        sum.failed += 1;
-        settle(question, { status: 'failed', failure: failureOfEvent(event.error) });
-      } else {
-        settle(question, finished(event, column, sum));
-        view.column(column);
-      }
+      settle(question, finished(event, column, sum));
+      view.column(column);
     }
+  };
+  const attempt = async () => {
+    sent = [...open];
+    refused = null;
+    for (const question of sent) change(question, { status: 'waiting', text: '' });
+    // In the words that it had when Ask was pressed, however often it is sent.
+    const words = (question) => answerOf(question, column)?.question ?? question.text.trim();
+    await ask(bodyOf(column, sent.map(words)), signal, onEvent);
+    if (open.size > 0)
+      throw refused ?? new ApiFailure(0, { message: 'the server left this question without an answer' });
+  };
+  const onWait = (seconds) => {
+    const notice = seconds > 0 ? `Waiting for the server; trying again in ${seconds} s.` : '';
+    for (const question of open) change(question, { status: 'waiting', text: '', notice });
   };
 
   let uploadedAgain = false;
-  for (let repeat = 0; ; ++repeat) {
+  while (open.size > 0) {
     try {
       signal.throwIfAborted();
       await Promise.all(column.pictures.map((picture) => named(picture, signal)));
-      await ask(bodyOf(column, questions), signal, onEvent);
-      if (open.size > 0) throw new ApiFailure(0, { message: 'the server left this question without an answer' });
-      return;
+      await lane.pass(attempt, signal, onWait);
     } catch (error) {
       if (signal.aborted) {
         for (const question of [...open]) settle(question, { status: 'cancelled' });
@@ -95,26 +108,24 @@ async function askColumn({ column, questions }, signal, view, sum) {
       const failure =
         error instanceof ApiFailure ? error : new ApiFailure(0, { message: 'the page failed; reload it' });
       if (failure !== error) console.error(error);
-      const nothingYet =
-        open.size === questions.length && [...open].every((question) => !answerOf(question, column)?.text);
-      if (nothingYet && failure.status === 404 && !uploadedAgain) {
+      const culprit = questionOf(failure, sent);
+      if (culprit && open.has(culprit)) {
+        fail(culprit, failure);
+      } else if (failure.status === 404 && !uploadedAgain) {
         uploadedAgain = true;
         column.pictures.forEach(again);
-        continue;
+      } else {
+        if (failure.status === 401) view.needKey();
+        for (const question of [...open]) fail(question, failure);
       }
-      if (nothingYet && failure.repeatable && repeat < kRepeats) {
-        const seconds = Math.min(kLongestPause, Math.max(1, failure.retryAfter));
-        for (const question of open) change(question, { notice: `The server is full; trying again in ${seconds} s.` });
-        await pause(seconds * 1000, signal);
-        for (const question of open) change(question, { notice: '' });
-        continue;
-      }
-      if (failure.status === 401) view.needKey();
-      sum.failed += open.size;
-      for (const question of [...open]) settle(question, { status: 'failed', failure });
-      return;
     }
   }
+}
+
+// The one question that the server refuses, and with it the request: the others can be asked without it.
+function questionOf(failure, sent) {
+  const [, index] = /^questions\[(\d+)\]/.exec(failure.param) ?? [];
+  return failure.lasting ? sent[index] : undefined;
 }
 
 // A picture's failure, said with its name.
@@ -131,7 +142,7 @@ function bodyOf(column, questions) {
   const body = {
     model: state.model || undefined,
     images: column.pictures.map((picture) => ({ type: 'image_id', image_id: picture.imageId })),
-    questions: questions.map((question) => question.text.trim()),
+    questions,
     max_tokens: state.maxTokens,
   };
   if (state.system.trim()) body.system = state.system.trim();
@@ -164,11 +175,4 @@ function probabilityOf(logprobs) {
   if (!Array.isArray(tokens) || tokens.length === 0) return null;
   const sum = tokens.reduce((s, token) => s + Number(token.logprob), 0);
   return Number.isFinite(sum) ? Math.min(1, Math.exp(sum)) : null;
-}
-
-function pause(ms, signal) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener('abort', () => (clearTimeout(timer), resolve()), { once: true });
-  });
 }

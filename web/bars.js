@@ -9,7 +9,9 @@ export const phases = [
   { key: 'decode', field: 'decode_ms', label: 'decode', about: 'writing the answer' },
 ];
 
-const kWorthTelling = 0.5; // milliseconds of waiting
+const kWorthTelling = 0.5; // milliseconds of waiting, and of anything where there is little room
+const kThinnest = 0.4; // percent of the width
+const kPartable = 3;
 
 function parts(timing) {
   return phases
@@ -26,27 +28,32 @@ export function barPlaces() {
   return { track: el('div', { class: 'track' }), numbers: el('p', { class: 'numbers' }) };
 }
 
+export function clearBar({ track, numbers }) {
+  track.replaceChildren();
+  numbers.replaceChildren();
+}
+
 // Draws `timing`; `longest` milliseconds would be the whole width. `only`: the phases to tell.
 export function drawBar({ track, numbers }, timing, longest, only = null) {
   const shown = parts(timing).filter((part) => !only || only.includes(part.key));
-  const label = shown.map((part) => `${part.label} ${milliseconds(part.ms)}`).join(', ');
+  // Those who listen hear the numbers beneath.
   const bar = svg('svg', {
     class: 'bar',
-    role: 'img',
-    'aria-label': label,
+    'aria-hidden': 'true',
     width: '100%',
     height: 6,
     preserveAspectRatio: 'none',
   });
   let x = 0;
+  let before = 0;
   for (const part of shown) {
     const width = longest > 0 ? (100 * part.ms) / longest : 0;
-    if (width > 0) {
-      // Never thinner than half a pixel or so: what took time can be seen.
-      bar.append(
-        svg('rect', { class: `fill-${part.key}`, x: `${x}%`, y: 0, width: `${Math.max(width, 0.3)}%`, height: 6 }),
-      );
-    }
+    const rect = (kind, wide) => bar.append(svg('rect', { class: kind, x: `${x}%`, y: 0, width: wide, height: 6 }));
+    // Never thinner than a pixel or so: what took time can be seen.
+    if (width > 0) rect(`fill-${part.key}`, `${Math.max(width, kThinnest)}%`);
+    // Neighbours can be told apart without their colours, unless they are thinner than what would part them.
+    if (Math.min(before, width) > kPartable) rect('gap', 2);
+    if (width > kThinnest) before = width;
     x += width;
   }
   track.replaceChildren(bar);
@@ -54,7 +61,7 @@ export function drawBar({ track, numbers }, timing, longest, only = null) {
     ...shown.map((part) =>
       el(
         'span',
-        { class: part.ms < 0.05 ? 'number zero' : 'number' },
+        { class: part.ms < kWorthTelling ? 'number zero' : 'number' },
         el('i', { class: `dot fill-${part.key}` }),
         el('span', { class: 'phase' }, `${part.label} `),
         el('b', {}, milliseconds(part.ms)),

@@ -1,9 +1,8 @@
 // One answer in its cell: waiting, streaming, done with its bar, failed with what to do, cancelled. Changed in place.
-import { advice } from './api.js';
 import { isFresh, separate } from './answers.js';
-import { barPlaces, drawBar } from './bars.js';
+import { barPlaces, clearBar, drawBar } from './bars.js';
 import { el, icon } from './dom.js';
-import { sentence } from './thumbs.js';
+import { explain } from './failure.js';
 
 const parts = new WeakMap(); // td → its elements
 
@@ -15,16 +14,17 @@ function partsOf(cell) {
       trouble: el('p', { class: 'trouble' }),
       bar: barPlaces(),
       chips: el('p', { class: 'chips' }),
+      meta: el('div', { class: 'meta' }),
     };
-    const { track, numbers } = made.bar;
-    cell.replaceChildren(made.who, made.text, made.trouble, track, el('div', { class: 'meta' }, numbers, made.chips));
+    made.meta.append(made.bar.numbers, made.chips);
+    cell.replaceChildren(made.who, made.text, made.trouble, made.bar.track, made.meta);
     parts.set(cell, made);
   }
   return parts.get(cell);
 }
 
 export function drawCell(cell, question, column, answer) {
-  const { who, text, trouble, bar, chips } = partsOf(cell);
+  const { who, text, trouble, bar, chips, meta } = partsOf(cell);
   const status = answer?.status ?? 'none';
   cell.className = `answer ${status}`;
   cell.classList.toggle('stale', status === 'done' && !isFresh(question, answer));
@@ -42,9 +42,11 @@ export function drawCell(cell, question, column, answer) {
 
   trouble.replaceChildren(...troubleOf(answer, status));
   trouble.hidden = trouble.childNodes.length === 0;
-  for (const place of [bar.track, bar.numbers]) place.hidden = status !== 'done' || !answer.timing;
+  // Their places are there from the start: nothing moves beneath a reader when the answer ends.
+  const open = status === 'waiting' || status === 'streaming';
+  meta.hidden = bar.track.hidden = !(open || (status === 'done' && answer.timing));
+  if (open) clearBar(bar);
   chips.replaceChildren(...(status === 'done' ? chipsOf(answer) : []));
-  chips.hidden = chips.childNodes.length === 0;
 }
 
 export function drawCellBar(cell, timing, longest) {
@@ -60,10 +62,7 @@ function drawWho(who, column, status) {
 }
 
 function troubleOf(answer, status) {
-  if (status === 'failed') {
-    const { failure } = answer;
-    return [icon('alert'), `${sentence(failure.message)} ${advice(failure)}`.trim()];
-  }
+  if (status === 'failed') return [icon('alert'), explain(answer.failure)];
   if (status === 'cancelled') return ['Cancelled.'];
   if (status === 'waiting' && answer.notice) return [answer.notice];
   return [];
@@ -71,6 +70,7 @@ function troubleOf(answer, status) {
 
 function chipsOf(answer) {
   const chips = [];
+  if (answer.earlier) chips.push(el('span', { class: 'chip' }, 'about the earlier pictures'));
   if (answer.prompt > 0) {
     const reused = answer.cached > 0;
     chips.push(
@@ -82,7 +82,7 @@ function chipsOf(answer) {
             'Prompt tokens that came from the prefix cache: system prompt and picture. The others were computed for this question.',
         },
         reused ? `${answer.cached} of ${answer.prompt}` : `${answer.prompt}`,
-        el('span', { class: 'phase' }, ' tokens'),
+        el('span', { class: 'unit' }, ' tokens'),
         reused ? ' reused' : ', first time',
       ),
     );

@@ -2,7 +2,6 @@
 import { asTable, separate } from './answers.js';
 import { $, announce, el } from './dom.js';
 import { pictures } from './pictures.js';
-import { samples } from './samples.js';
 import { languages } from './snippets.js';
 import { asked, state } from './state.js';
 
@@ -56,16 +55,17 @@ function show() {
   }
   $('#copy-code').setAttribute('aria-labelledby', `tab-${chosen.name}`);
   $('#copy-key-line').hidden = state.key === '' || chosen.name === 'table';
-  $('#copy-code').textContent = chosen.write(conversation());
+  const written = conversation();
+  $('#copy-code').textContent = chosen.write(written);
   $('#copy-note').textContent =
-    chosen.name === 'table' ? 'Columns are parted by tabs: paste it into a spreadsheet.' : noteFor();
+    chosen.name === 'table' ? 'Columns are parted by tabs: paste it into a spreadsheet.' : noteFor(written.files);
   $('#copy-now').textContent = 'Copy';
 }
 
-function noteFor() {
-  const own = pictures.filter((picture) => !picture.sample).length;
-  const files = own > 0 ? 'Run it in the folder that has the pictures. ' : '';
-  return `${files}The API key is read from CHIASM_API_KEY${state.key ? ' unless you include it' : ', if the server wants one'}.`;
+function noteFor(files) {
+  const own = files.some((file) => !file.url && !file.id) ? 'Run it in the folder that has the pictures. ' : '';
+  const kept = files.some((file) => file.id) ? 'Pictures without a file go by the id that this server gave them. ' : '';
+  return `${own}${kept}The API key is read from CHIASM_API_KEY${state.key ? ' unless you include it' : ', if the server wants one'}.`;
 }
 
 function conversation() {
@@ -74,14 +74,21 @@ function conversation() {
     model: state.model,
     system: state.system.trim(),
     maxTokens: state.maxTokens,
-    files: pictures.map((picture) => {
-      const sample = samples.find((one) => one.name === picture.sample && one.file === picture.name);
-      return { name: picture.name, url: sample ? `/web/${sample.file}` : '' };
-    }),
-    questions: asked().map((question) => question.text.trim()),
+    files: pictures.map(fileOf),
+    questions: asked().length > 0 ? asked().map((question) => question.text.trim()) : ['Your question?'],
     each: separate(),
     key: $('#copy-key').checked ? state.key : '',
   };
+}
+
+// Where the code finds a picture: as a sample of the server's, in its file, or, where no file of that name can be
+// expected to be this picture, by the id of the upload.
+function fileOf(picture) {
+  if (picture.sample) return { name: picture.file, url: `/web/${picture.file}`, id: '' };
+  const first = pictures.find((one) => one.file === picture.file);
+  const there = picture.file !== '' && (first === picture || first.imageId === picture.imageId);
+  if (there || !picture.imageId) return { name: picture.file || picture.name, url: '', id: '' };
+  return { name: picture.name, url: '', id: picture.imageId };
 }
 
 async function copyNow() {

@@ -1,15 +1,20 @@
 // The pictures of the page and their way to the server: each is uploaded once, as soon as it is added, so that it has
 // been looked at before the first question comes; from then on only its id travels. The view is thumbs.js.
-import { ApiFailure, upload } from './api.js';
+import { upload } from './api.js';
 import { countLook, newSight } from './badge.js';
 import { plural } from './dom.js';
+import { ApiFailure } from './failure.js';
+import { Lane } from './lane.js';
+import { foreignKind } from './picture_kind.js';
 
-export const pictures = []; // {id, name, blob, url, status: looking | ready | failed, failure, imageId, sight}
+// {id, name, file: the name of the file that it came from, '' if none; blob, url, status: looking | ready | failed,
+// failure, wait: seconds until a full server is asked again, imageId, sight}
+export const pictures = [];
 
 const kMostPictures = 200;
 const kLargestFile = 64 << 20;
 const kTypes = new Set(['image/png', 'image/jpeg', 'image/webp', 'image/gif', 'image/bmp', 'image/x-ms-bmp']);
-const kUploadsAtOnce = 2;
+const uploads = new Lane(2);
 
 const listeners = [];
 export function onPictures(listener) {
@@ -21,31 +26,41 @@ function changed() {
 
 let next = 1;
 
-// Adds picture files; returns sentences about those that it refuses.
-export function addFiles(files) {
+// Adds picture files; returns sentences about those that it refuses. `pasted`: they are in no folder.
+export async function addFiles(files, { pasted = false } = {}) {
   const refused = [];
   for (const file of files) {
-    if (file.type && !kTypes.has(file.type)) refused.push(`${file.name} is no PNG, JPEG, WebP, GIF or BMP picture.`);
-    else if (file.size === 0) refused.push(`${file.name} is empty.`);
-    else if (file.size > kLargestFile) refused.push(`${file.name} is larger than 64 MiB.`);
+    const why = await refusal(file);
+    if (why) refused.push(`${file.name} ${why}`);
     else if (pictures.length >= kMostPictures) {
       refused.push(`${plural(kMostPictures, 'picture')} at most; remove some first.`);
       break;
-    } else add(file, file.name || 'picture');
+    } else add(file, file.name || 'picture', pasted ? '' : file.name);
   }
   changed();
   return refused;
 }
 
-export function add(blob, name) {
+async function refusal(file) {
+  if (file.size === 0) return 'is empty.';
+  // A folder that was dropped looks like a file and cannot be read.
+  const kind = await foreignKind(file).catch(() => '');
+  if (kind) return `is a picture in the ${kind} format. Save it as JPEG or PNG, then add that.`;
+  if (file.type && !kTypes.has(file.type)) return 'is no PNG, JPEG, WebP, GIF or BMP picture.';
+  return file.size > kLargestFile ? 'is larger than 64 MiB.' : '';
+}
+
+export function add(blob, name, file) {
   const picture = {
     id: `p${next++}`,
     name: freeName(name),
+    file,
     blob,
     url: URL.createObjectURL(blob),
     sample: '',
     status: 'looking',
     failure: null,
+    wait: 0,
     imageId: '',
     sight: newSight(),
     gone: new AbortController(),
@@ -59,7 +74,7 @@ export function add(blob, name) {
 export async function addSample(sample) {
   const response = await fetch(`/web/${sample.file}`);
   if (!response.ok) throw new ApiFailure(response.status, { message: 'the sample picture is not there' });
-  const picture = add(await response.blob(), sample.file);
+  const picture = add(await response.blob(), sample.file, sample.file);
   picture.sample = sample.name;
   changed();
   return picture;
@@ -74,9 +89,9 @@ export function remove(picture) {
   changed();
 }
 
-// Waits until the picture is on the server; uploads it again where that failed.
+// Waits until the picture is on the server; uploads it again where that failed and may go well now.
 export async function ready(picture, signal) {
-  if (picture.status === 'failed') start(picture);
+  if (picture.status === 'failed' && !picture.failure.lasting) start(picture);
   await untilAborted(picture.upload, signal);
   if (picture.failure) throw picture.failure;
 }
@@ -96,42 +111,27 @@ function start(picture) {
   picture.status = 'looking';
   picture.failure = null;
   picture.imageId = '';
-  picture.upload = queued(async () => {
-    try {
-      if (picture.gone.signal.aborted) return;
-      const answer = await upload(picture.blob, picture.name, picture.gone.signal);
-      picture.imageId = answer.id;
-      countLook(picture.sight, answer);
-      picture.status = 'ready';
-    } catch (error) {
-      picture.status = 'failed';
-      picture.failure =
-        error instanceof ApiFailure ? error : new ApiFailure(0, { message: 'the picture cannot be read' });
-    }
-    changed();
-  });
+  picture.upload = send(picture);
   changed();
 }
 
-// A few uploads at a time, in order.
-const waiting = [];
-let running = 0;
-function queued(work) {
-  return new Promise((resolve) => {
-    waiting.push(async () => {
-      await work();
-      resolve();
-      running -= 1;
-      pump();
-    });
-    pump();
-  });
-}
-function pump() {
-  while (running < kUploadsAtOnce && waiting.length > 0) {
-    running += 1;
-    waiting.shift()();
+async function send(picture) {
+  const { signal } = picture.gone;
+  const onWait = (seconds) => {
+    picture.wait = seconds;
+    changed();
+  };
+  try {
+    const answer = await uploads.pass(() => upload(picture.blob, picture.name, signal), signal, onWait);
+    picture.imageId = answer.id;
+    countLook(picture.sight, answer);
+    picture.status = 'ready';
+  } catch (error) {
+    picture.status = 'failed';
+    picture.failure =
+      error instanceof ApiFailure ? error : new ApiFailure(0, { message: 'the picture cannot be read' });
   }
+  changed();
 }
 
 function untilAborted(promise, signal) {

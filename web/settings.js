@@ -2,6 +2,8 @@
 import { $, announce } from './dom.js';
 import { kDefaultMaxTokens, save, saveTheme, state, validMaxTokens } from './state.js';
 
+let wrong = ''; // with the key that was entered last, which is why it was not sent
+
 // `changed()`: answers may be out of date. `keyEntered()`: what failed for want of a key may be tried again.
 export function setUpSettings({ changed, keyEntered }) {
   const system = $('#system');
@@ -39,7 +41,11 @@ export function setUpSettings({ changed, keyEntered }) {
 
   $('#key-form').addEventListener('submit', (event) => {
     event.preventDefault();
-    state.key = $('#key').value.trim();
+    const key = $('#key').value.trim();
+    // What a header cannot carry is no key; the browser would only fail.
+    wrong = /^[\x21-\x7e]+$/.test(key) ? '' : 'An API key has no spaces, accents or letters beyond A to Z.';
+    if (wrong) return needKey(true);
+    state.key = key;
     save();
     showKey();
     keyEntered();
@@ -49,6 +55,7 @@ export function setUpSettings({ changed, keyEntered }) {
     $('#key').value = '';
     save();
     showKey();
+    $('#settings summary').focus({ preventScroll: true });
     announce('The API key was forgotten.');
   });
   showKey();
@@ -62,18 +69,29 @@ export function needKey(ask = false) {
   if (banner.hidden) {
     $('#key').value = state.key;
     banner.hidden = false;
+    showDocuments(false);
   }
-  $('#key-text').textContent = state.key ? 'The server does not take this API key.' : 'This server wants an API key.';
-  if (ask && document.activeElement !== $('#key')) {
-    $('#key').focus();
-    $('#key').select();
-    announce($('#key-text').textContent);
-  }
+  const refused = state.key ? 'The server does not take this API key.' : 'This server wants an API key.';
+  $('#key-text').textContent = wrong || refused;
+  if (!ask) return;
+  announce($('#key-text').textContent);
+  if (document.activeElement === $('#key')) return;
+  $('#key').focus();
+  $('#key').select();
 }
 
 // A request with the key went well.
 export function keyWorks() {
+  const hadFocus = $('#key-banner').contains(document.activeElement);
   $('#key-banner').hidden = true;
+  showDocuments(true);
+  // On to what comes next.
+  if (hadFocus) $($('#thumbs').hidden ? '#choose' : '#ask').focus({ preventScroll: true });
+}
+
+// Without the key they would be an error message.
+function showDocuments(on) {
+  for (const link of document.querySelectorAll('.foot a')) link.hidden = !on;
 }
 
 function showKey() {

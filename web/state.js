@@ -1,6 +1,6 @@
-// What the page keeps: the questions and settings in localStorage, so that a reload loses nothing; the API key in
-// sessionStorage only, so that it goes with the tab. Storage that is switched off or full costs the memory, never the
-// page.
+// What the page keeps over a reload: the questions and settings in localStorage; the API key in sessionStorage only, so
+// that it goes with the tab. Pictures and answers it does not keep: other people's pictures do not belong into a browser's
+// storage. Storage that is switched off or full costs the memory, never the page.
 
 function read(storage, key, fallback) {
   try {

@@ -42,22 +42,26 @@ async function tick() {
 }
 
 function trouble(failure) {
-  light('off');
+  light(failure.status === 401 ? 'locked' : failure.status === 0 ? 'off' : 'on');
   const text =
     failure.status === 401
       ? 'Needs the API key.'
       : failure.status === 404
         ? 'This server has no live figures.'
-        : 'The server does not answer. Trying again every 5 s.';
+        : failure.status === 0
+          ? 'The server does not answer. Trying again every 5 s.'
+          : 'The server has no figures now. Trying again every 5 s.';
   $('#live-trouble').textContent = text;
   $('#live-trouble').hidden = false;
   $('#live').classList.add('stale');
   if (failure.status === 401) onNeedKey();
 }
 
+const kLights = { off: 'offline', locked: 'needs a key', busy: 'working', on: 'ready' };
+
 function light(state) {
   $('#light').dataset.state = state;
-  $('#light-text').textContent = state === 'off' ? 'offline' : state === 'busy' ? 'working' : 'ready';
+  $('#light-text').textContent = kLights[state];
 }
 
 function show(answer) {

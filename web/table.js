@@ -1,14 +1,15 @@
 // The table of questions and answers: rows of questions that can be typed into, a cell for each column's answer. Rows
 // and cells are kept and changed in place, so that focus and typing survive whatever streams in. Cells are cell.js.
-import { columns, answerOf, forget, isFresh, separate, tallyOf } from './answers.js';
+import { columns, forget, separate, shownAnswer, tallyOf } from './answers.js';
 import { badgeDetail, badgeText } from './badge.js';
-import { barPlaces, drawBar, total } from './bars.js';
+import { barPlaces, clearBar, drawBar, total } from './bars.js';
 import { drawCell, drawCellBar } from './cell.js';
 import { $, announce, el, icon, plural } from './dom.js';
 import { asked, makeQuestion, save, state } from './state.js';
 
 const rows = new Map(); // question id → {row, number, area, remove, cells: column key → td}
 let heads = new Map(); // column key → {head, badge, bar}
+let longest = 0; // milliseconds that are the whole width of a bar
 let onChange = () => {};
 
 export function setUpTable({ changed }) {
@@ -37,13 +38,14 @@ export function drawTable() {
     parts.remove.hidden = last;
     parts.area.placeholder = i === 0 ? 'What do you want to know?' : 'Another question…';
     parts.area.setAttribute('aria-label', last ? 'New question' : `Question ${i + 1}`);
+    parts.remove.setAttribute('aria-label', `Remove question ${i + 1}`);
     if (parts.area.value !== question.text) parts.area.value = question.text;
     const cells = new Map(
       shown.map((column) => [column.key, parts.cells.get(column.key) ?? el('td', { role: 'cell' })]),
     );
     parts.cells = cells;
     placeCells(parts.row, [...cells.values()]);
-    for (const column of shown) drawCell(cells.get(column.key), question, column, answerOf(question, column));
+    for (const column of shown) drawCell(cells.get(column.key), question, column, shownAnswer(question, column));
   });
   $('#table').classList.toggle('wide', separate());
   $('#table').dataset.columns = shown.length;
@@ -100,14 +102,26 @@ function drawBadge(column, badge) {
 // A column's pictures were looked at, or reused once more.
 export function drawColumn(column) {
   const parts = heads.get(column.key);
-  if (parts) drawBadge(column, parts.badge);
+  if (!parts) return;
+  drawBadge(column, parts.badge);
+  drawLook(column, parts.bar);
 }
 
+// What looking took, to the scale of the answers' bars. Its place is there before.
+function drawLook(column, bar) {
+  for (const place of [bar.track, bar.numbers]) place.hidden = column.pictures.length === 0;
+  if (column.pictures.every((picture) => picture.status === 'ready'))
+    drawBar(bar, { vision_ms: lookedFor(column) }, longest, ['vision']);
+  else clearBar(bar);
+}
+
+const lookedFor = (column) => column.pictures.reduce((sum, picture) => sum + picture.sight.ms, 0);
+
+// What comes in about pictures that were changed meanwhile has no column; it goes where it is still shown.
 export function drawAnswer(question, column) {
-  const cell = rows.get(question.id)?.cells.get(column.key);
-  const answer = answerOf(question, column);
-  if (!cell) return;
-  drawCell(cell, question, column, answer);
+  const { cells } = rows.get(question.id) ?? {};
+  const shown = cells?.has(column.key) ? column : columns()[0];
+  if (cells?.has(shown.key)) drawCell(cells.get(shown.key), question, shown, shownAnswer(question, shown));
 }
 
 // An answer is there: the scale of the bars may change.
@@ -119,44 +133,27 @@ export function drawFinished(question, column) {
 // All bars have one scale, so the longest decides over all.
 function drawBars() {
   const all = columns();
-  const looks = new Map(
-    all.map((column) => [
-      column.key,
-      { vision_ms: column.pictures.reduce((sum, picture) => sum + picture.sight.ms, 0) },
-    ]),
-  );
   const done = [];
+  let answered = false;
   for (const question of state.questions) {
     for (const column of all) {
-      const answer = answerOf(question, column);
+      const answer = shownAnswer(question, column);
+      answered ||= answer !== undefined;
       if (answer?.status === 'done' && answer.timing)
         done.push({ cell: rows.get(question.id)?.cells.get(column.key), timing: answer.timing });
     }
   }
-  const longest = Math.max(
-    0,
-    ...done.map(({ timing }) => total(timing)),
-    ...(done.length ? [...looks.values()].map((timing) => timing.vision_ms) : []),
-  );
+  longest = done.length > 0 ? Math.max(...done.map(({ timing }) => total(timing)), ...all.map(lookedFor)) : 0;
   for (const { cell, timing } of done) if (cell) drawCellBar(cell, timing, longest);
-  for (const column of all) {
-    const { bar } = heads.get(column.key);
-    const shown = done.length > 0 && looks.get(column.key).vision_ms > 0;
-    for (const place of [bar.track, bar.numbers]) place.hidden = !shown;
-    if (shown) drawBar(bar, looks.get(column.key), longest, ['vision']);
-  }
-  $('#legend').hidden = done.length === 0;
+  for (const column of all) drawLook(column, heads.get(column.key).bar);
+  $('#legend').hidden = !answered;
 }
 
 function makeRow(question) {
   const number = el('span', { class: 'no', 'aria-hidden': 'true' });
   const area = el('textarea', { rows: 1, spellcheck: 'true', maxlength: 20000, enterkeyhint: 'next' });
   area.value = question.text;
-  const drop = el(
-    'button',
-    { type: 'button', class: 'remove', title: 'Remove question', 'aria-label': 'Remove question' },
-    icon('close'),
-  );
+  const drop = el('button', { type: 'button', class: 'remove', title: 'Remove question' }, icon('close'));
   const head = el(
     'th',
     { scope: 'row', role: 'rowheader', class: 'question' },

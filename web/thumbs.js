@@ -1,7 +1,7 @@
 // The pictures as a person sees them: thumbnails with what became of each, the samples, and the ways in: drop, paste,
 // choose, camera.
-import { advice } from './api.js';
 import { $, announce, el, icon, milliseconds, plural } from './dom.js';
+import { explain, whatHappened } from './failure.js';
 import { addFiles, addSample, again, onPictures, pictures, remove } from './pictures.js';
 import { samples } from './samples.js';
 
@@ -24,9 +24,9 @@ export function setUpPictures({ onSample }) {
   draw();
 }
 
-function take(files) {
+async function take(files, options) {
   const before = pictures.length;
-  const refused = addFiles(files);
+  const refused = await addFiles(files, options);
   complain(refused);
   const added = pictures.length - before;
   if (added > 0) announce(`${plural(added, 'picture')} added.`);
@@ -101,7 +101,10 @@ function paste(event) {
   const files = [...(event.clipboardData?.files ?? [])];
   if (files.length === 0) return;
   event.preventDefault();
-  take(files.map((file) => (file.name ? file : new File([file], 'pasted.png', { type: file.type }))));
+  take(
+    files.map((file) => (file.name ? file : new File([file], 'pasted.png', { type: file.type }))),
+    { pasted: true },
+  );
 }
 
 function draw() {
@@ -154,26 +157,22 @@ function refresh(picture, { item, note }) {
   item.dataset.status = picture.status;
   if (note.dataset.for === noteKey(picture)) return;
   note.dataset.for = noteKey(picture);
-  if (picture.status === 'looking') note.replaceChildren('Looking…');
+  if (picture.status === 'looking')
+    note.replaceChildren(picture.wait > 0 ? `Waiting for the server; trying again in ${picture.wait} s.` : 'Looking…');
   else if (picture.status === 'ready') note.replaceChildren(told(picture));
   else {
     const { failure } = picture;
     const retry = el('button', { type: 'button', class: 'link', onclick: () => again(picture) }, 'Try again');
-    note.replaceChildren(sentence(failure.message), ' ', advice(failure), ' ', retry);
-    announce(`${picture.name}: ${failure.message}`);
+    note.replaceChildren(explain(failure), ...(failure.lasting ? [] : [' ', retry]));
+    announce(`${picture.name}: ${whatHappened(failure)}`);
   }
 }
 
-function noteKey({ status, failure, sight }) {
-  return [status, failure?.message, sight.looks, sight.ms, sight.tokens].join('|');
+function noteKey({ status, failure, wait, sight }) {
+  return [status, failure?.message, wait, sight.looks, sight.ms, sight.tokens].join('|');
 }
 
 function told({ sight }) {
   const how = sight.looks > 0 ? `looked at in ${milliseconds(sight.ms / sight.looks)}` : 'known already';
   return `${plural(sight.tokens, 'token')} · ${how}`;
-}
-
-export function sentence(message) {
-  const text = message.charAt(0).toUpperCase() + message.slice(1);
-  return /[.!?…]$/.test(text) ? text : `${text}.`;
 }

@@ -3,10 +3,11 @@
 // answers questions about the pictures of models/toytown/eval from truth.json, with the timing and usage of a real
 // server. Node 20, no packages.
 //
-//   node tests/web/fake_server.mjs [--port 8080] [--key KEY] [--pace 1]
+//   node tests/web/fake_server.mjs [--port 8080] [--key KEY] [--pace 1] [--room 0]
 //
-// Questions with a meaning: "!fail" fails alone, "!busy" gets 503 once, "!cut" breaks the stream, "!slow" takes 30 s,
-// "!long" is cut at its length. POST /fake/forget drops all picture ids.
+// Questions with a meaning: "!fail" fails alone, "!busy" gets 503 once, "!late" gets
+// "overloaded" in the stream once, "!cut" breaks the stream, "!slow" takes 30 s, "!long" is cut at its length.
+// POST /fake/forget drops all picture ids. --room N: work on N requests at once, and answer 503 to others.
 import { readFileSync, readdirSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { dirname, extname, join } from 'node:path';
@@ -27,6 +28,7 @@ const kTypes = {
 };
 const kBlock = 16;
 const kSystemTokens = 16;
+const kContext = 16000; // letters of a question, more are too many tokens
 
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -47,11 +49,14 @@ class Failure extends Error {
   }
 }
 
+const full = () => new Failure(503, 'the server is full', { code: 'overloaded', retryAfter: 1 });
+
 export class FakeServer {
   #truth = readTruth();
   #pictures = new Map(); // id → {truth, tokens}
   #prefixes = new Set();
   #busy = new Set();
+  #working = 0; // requests
   #began = Date.now();
   counts = {
     running: 0,
@@ -66,8 +71,9 @@ export class FakeServer {
     generated: 0,
   };
 
-  constructor({ key = '', pace = 1 } = {}) {
+  constructor({ key = '', pace = 1, room = Infinity } = {}) {
     this.key = key;
+    this.room = room;
     this.pace = pace;
     this.server = createServer((request, response) => this.#handle(request, response));
   }
@@ -84,12 +90,15 @@ export class FakeServer {
 
   async #handle(request, response) {
     const path = new URL(request.url, 'http://localhost').pathname;
+    const works = request.method === 'POST' && path.startsWith('/v1/');
+    this.#working += works ? 1 : 0;
     try {
       if (path === '/' || path.startsWith('/web/'))
         return this.#file(path === '/' ? 'index.html' : path.slice(5), response);
       if (this.key && request.headers.authorization !== `Bearer ${this.key}`)
         throw new Failure(401, 'a valid API key is needed', { code: 'invalid_api_key' });
       const body = request.method === 'POST' ? await read(request) : null;
+      if (works && this.#working > this.room) throw full();
       const routes = {
         'GET /v1/models': () => ({
           object: 'list',
@@ -115,6 +124,8 @@ export class FakeServer {
         failure.json,
         failure.retryAfter ? { 'Retry-After': String(failure.retryAfter) } : {},
       );
+    } finally {
+      this.#working -= works ? 1 : 0;
     }
   }
 
@@ -247,17 +258,29 @@ export class FakeServer {
     };
   }
 
+  // Whether this question comes for the first time.
+  #once(question) {
+    const first = !this.#busy.has(question);
+    this.#busy.add(question);
+    return first;
+  }
+
   async #ask(body, response) {
     const questions = body.questions ?? [];
     if (!Array.isArray(questions) || questions.length === 0)
       throw new Failure(400, 'questions must hold at least one question', { param: 'questions' });
     if (body.max_tokens > 32768) throw new Failure(400, 'max_tokens must be at most 32768', { param: 'max_tokens' });
     for (const question of questions) {
-      if (question.includes('!busy') && !this.#busy.has(question)) {
-        this.#busy.add(question);
-        throw new Failure(503, 'the server is full', { code: 'overloaded', retryAfter: 1 });
-      }
+      if (question.includes('!busy') && this.#once(question)) throw full();
     }
+    if (!body.images?.length)
+      throw new Failure(400, 'images: expected a list of pictures, got an empty list', { param: 'images' });
+    const huge = questions.findIndex((question) => question.length > kContext);
+    if (huge >= 0)
+      throw new Failure(400, "The messages have 16085 tokens; this model's context takes fewer than 4096.", {
+        param: `questions[${huge}]`,
+        code: 'context_length_exceeded',
+      });
     const used = await this.#resolve(body.images ?? []);
     const head = { id: `ask-${Date.now()}`, created: Math.floor(Date.now() / 1000), model: 'toytown' };
     const total = {
@@ -303,6 +326,8 @@ export class FakeServer {
   async #stream({ question, index, body, used, event, total, response, gone }) {
     const c = this.counts;
     if (question.includes('!slow')) for (let i = 0; i < 300 && !gone(); ++i) await sleep(100);
+    if (question.includes('!late') && this.#once(question))
+      return event('ask.answer', { index, question, error: full().json.error });
     if (question.includes('!fail')) {
       c.failed += 1;
       const { error } = new Failure(400, 'the prompt has 40960 tokens, the context holds 32768', {
@@ -329,7 +354,9 @@ export class FakeServer {
   }
 
   async #chat(body) {
-    const parts = body.messages.flatMap(({ content }) => (Array.isArray(content) ? content : []));
+    const parts = body.messages
+      .filter(({ role }) => role === 'user')
+      .flatMap(({ content }) => (Array.isArray(content) ? content : [{ type: 'text', text: content }]));
     const used = await this.#resolve(parts.filter((part) => part.type !== 'text'));
     const question = parts.find((part) => part.type === 'text')?.text ?? '';
     const system = body.messages.find((message) => message.role === 'system')?.content ?? '';
@@ -371,6 +398,7 @@ function send(response, status, body, headers = {}) {
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const option = (name, fallback) =>
     process.argv.includes(name) ? process.argv[process.argv.indexOf(name) + 1] : fallback;
-  const server = new FakeServer({ key: option('--key', ''), pace: Number(option('--pace', '1')) });
+  const room = Number(option('--room', '0')) || Infinity;
+  const server = new FakeServer({ key: option('--key', ''), pace: Number(option('--pace', '1')), room });
   console.log(await server.listen(Number(option('--port', '8080'))));
 }

@@ -33,12 +33,68 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       'answers',
     );
     check(
-      /failed/.test(got[5][1][0]) && /40960 tokens.*Use fewer or smaller pictures/.test(got[5][1][0]),
+      /failed/.test(got[5][1][0]) && /longer than the model can take.*Use fewer or smaller pictures/.test(got[5][1][0]),
       `cell: ${got[5][1][0]}`,
     );
     check((await page.text('#summary')).includes('1 question failed'), `summary: ${await page.text('#summary')}`);
     equal(await label(page), 'Ask 1 new question', 'button');
     noProblems(page);
+  });
+
+  await step('a question that is too long fails in its row, the others are answered', async (page) => {
+    await addSample(page, 'cat');
+    const long = ' Why?'.repeat(3900);
+    await page.click('#rows tr:nth-child(2) textarea');
+    await page.type(long);
+    await writeQuestion(page, long.trim());
+    await ask(page);
+    const rows = (await answers(page)).map(([question, [answer]]) => ({ question, answer }));
+    const bad = rows.filter(({ question }) => question.length > 1000);
+    equal(bad.length, 2, 'questions that are too long');
+    for (const { answer } of bad) check(/failed.*longer than the model can take/.test(answer), `cell: ${answer}`);
+    const good = rows.filter((row) => !bad.includes(row));
+    equal(
+      good.map(({ answer }) => answer),
+      good.map(({ question }) => expected.cat[question]),
+      'answers',
+    );
+    check((await page.text('#summary')).includes('2 questions failed'), `summary: ${await page.text('#summary')}`);
+    noProblems(page, 400);
+  });
+
+  await failing('a small server is not overrun: pictures and questions wait for it', async (page) => {
+    await fetch(`${url}/fake/forget`, { method: 'POST' });
+    fake.room = 0;
+    try {
+      const names = await page.evaluate(`(() => {
+        window.waits = new Set();
+        new MutationObserver(() => {
+          for (const place of document.querySelectorAll('.thumb .note, td .trouble'))
+            if (/Waiting for the server; trying again in \\d+ s/.test(place.textContent)) waits.add(place.className);
+        }).observe(document.body, {subtree: true, childList: true, characterData: true});
+        return [...document.querySelectorAll('[data-sample]')].map((button) => (button.click(), button.dataset.sample));
+      })()`);
+      await until('a picture that waits', () => page.evaluate('waits.has("note")'));
+      fake.room = 1;
+      await thumbs(page, names.length);
+      await page.click('#mode label:nth-of-type(2)');
+      await ask(page);
+      const order = await page.evaluate('[...document.querySelectorAll(".thumb .name")].map((one) => one.textContent)');
+      await checkAnswers(
+        page,
+        order.map((name) => expected[/sample-(\w+)/.exec(name)[1]]),
+      );
+      check(await page.evaluate('waits.has("trouble")'), 'no answer told of waiting');
+      fake.room = 0;
+      await page.click('#ask');
+      await until('the notice', async () => (await page.text('#rows td')).includes('Waiting for the server'));
+      await page.press('Escape');
+      await finish(page);
+      check((await page.text('#summary')).includes('cancelled'), `summary: ${await page.text('#summary')}`);
+    } finally {
+      fake.room = Infinity;
+    }
+    noProblems(page, 503);
   });
 
   await failing('a full server is asked again, a broken stream is told', async (page) => {
@@ -49,6 +105,15 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
     await until('the notice', async () => (await page.text('#rows td')).includes('trying again in 1 s'));
     await finish(page);
     equal((await answers(page))[0][1], ['A town with no name.'], 'answer');
+    await page.click('#clear-questions');
+    await writeQuestion(page, 'Is there a bird? !late');
+    await writeQuestion(page, 'Read the sign.');
+    await ask(page);
+    equal(
+      (await answers(page)).map(([, [answer]]) => answer),
+      ['A town with no name.', expected.cat['Read the sign.']],
+      'answers, one of them asked twice',
+    );
     await page.click('#clear-questions');
     await writeQuestion(page, 'Read the sign. !cut');
     await ask(page);
@@ -103,6 +168,8 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       await page.look('light');
       await page.go(`${lockedUrl}/`);
       await until('the banner', () => page.visible('#key-banner'));
+      await until('the word in the head', async () => (await page.text('#light-text')) === 'needs a key');
+      check(!(await page.visible('.foot a')), 'links that would end at a refusal');
       await page.click('[data-sample=balloon]');
       await until('the refusal', () => page.evaluate('!!document.querySelector(".thumb[data-status=failed]")'));
       await page.click('#ask');
@@ -110,6 +177,10 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       await finish(page);
       check((await page.text('#rows td')).includes('Enter the API key above'), `cell: ${await page.text('#rows td')}`);
       await page.click('#key');
+      await page.type('ключ');
+      await page.press('Enter');
+      await until('the word about the letters', async () => (await page.text('#key-text')).includes('beyond A to Z'));
+      await page.evaluate('document.querySelector("#key").select()');
       await page.type('wrong');
       await page.press('Enter');
       await until('the refusal of a wrong key', async () => (await page.text('#key-text')).includes('does not take'));
@@ -119,9 +190,11 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       await page.type(rightKey);
       await page.press('Enter');
       await until('the banner to go', async () => !(await page.visible('#key-banner')));
+      equal(await page.focused(), '#ask', 'focus after the key');
       await thumbs(page, 1);
       await ask(page);
       await checkAnswers(page, [expected.balloon]);
+      check(await page.visible('.foot a'), 'no links with the key');
       check(
         !(await page.evaluate('JSON.stringify(localStorage)')).includes(rightKey),
         'the key is kept beyond the tab',
@@ -130,6 +203,10 @@ export async function failingSteps({ step, report, browser, expected, key, url, 
       check(!(await page.text('#copy-code')).includes(rightKey), 'the key is in the code unasked');
       await page.click('#copy-key');
       check((await page.text('#copy-code')).includes(rightKey), 'the key is not in the code when asked for');
+      await page.press('Escape');
+      await page.click('#settings summary');
+      await page.click('#forget-key');
+      equal(await page.focused(), 'summary.', 'focus after the key was forgotten');
       noProblems(page, 401);
       await page.close();
     });

@@ -6,7 +6,7 @@
 //
 // Without --url it starts fake_server.mjs, which can also fail on demand; with --url it tests a real server with the
 // demo model, whose pictures need not be new to it. FILE has the right answers: {"sample": {"question": "answer"}}.
-// --key is for a server that wants one. FOLDER gets desktop-light.png, desktop-dark.png, album.png, phone.png.
+// --key is for a server that wants one. FOLDER gets desktop-light.png, desktop-dark.png, album.png, phone.png, phone-each.png.
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -15,6 +15,7 @@ import { FakeServer } from './fake_server.mjs';
 import { Report, equal } from './harness.mjs';
 import { askingSteps } from './steps_asking.mjs';
 import { failingSteps } from './steps_failing.mjs';
+import { layoutSteps } from './steps_layout.mjs';
 import { pageSteps } from './steps_page.mjs';
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -74,10 +75,16 @@ async function open(page, address, withKey) {
   page.takeProblems();
 }
 
-const shot = (page, name) => shots && page.screenshot(join(shots, `${name}.png`));
+async function shot(page, name) {
+  if (!shots) return;
+  // The mouse leaves whatever it would mark.
+  await page.send('Input.dispatchMouseEvent', { type: 'mouseMoved', x: 0, y: 0 });
+  await page.screenshot(join(shots, `${name}.png`));
+}
 const run = { step, report, browser, expected, shots, shot, key, url, origin, fake, only };
 await askingSteps(run);
 await pageSteps(run);
+await layoutSteps(run);
 await failingSteps(run);
 
 await browser.close();
