@@ -62,13 +62,14 @@ std::vector<Row> attention(std::int64_t patches, int threads, int samples) {
   const Matrix qkv = random_matrix(patches, 3 * kWidth, 3);
   Matrix out(patches, kWidth);
   const std::int64_t ends[] = {0, patches};
+  const Segments segments(ends);
   Row row{.group = "attention", .name = fmt::format("{} patches, 16 heads of 80", patches)};
   row.threads = threads;
   row.gflop = 4e-9 * static_cast<double>(patches * patches * kWidth);
   const ConstMatrixView all = qkv.view();
   row.ms = sample(samples, true, [&] {
     ops->attention(all.col_range(0, kWidth), all.col_range(kWidth, kWidth), all.col_range(2 * kWidth, kWidth), kHeads,
-                   0.1F, ends, out.view());
+                   0.1F, segments, out.view());
   });
   return {row};
 }

@@ -33,7 +33,7 @@ inline std::unique_ptr<const Weight> prepared(const Ops& ops, const Matrix& valu
   } else {
     view.bytes = std::as_bytes(std::span(values.data(), static_cast<std::size_t>(values.size())));
   }
-  auto weight = ops.prepare(view);
+  auto weight = prepare(ops, view);
   CHECK(weight.has_value());
   return std::move(*weight);
 }

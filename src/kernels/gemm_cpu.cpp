@@ -163,7 +163,7 @@ void gemm_block(ConstMatrixView x, const PackedWeight& weight, std::int64_t firs
     default: multiply<float>(x, weight, first, last, scratch);
   }
   const std::int64_t column = first * kPanel, count = std::min(width, weight.out_features() - column);
-  const float* bias = epilogue.bias == nullptr ? nullptr : epilogue.bias + column;
+  const float* bias = weight.bias() == nullptr ? nullptr : weight.bias() + column;
   for (std::int64_t i = 0; i < x.rows; ++i)
     finish_row(scratch.sums.data() + i * width, epilogue, bias, count, out.row(i) + column);
 }

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "kernels/attention_cpu.h"
 #include "kernels/gemm_cpu.h"
+#include "kernels/host_rows.h"
 #include "kernels/kv_pool_cpu.h"
 #include "kernels/ops.h"
 #include "kernels/packed_weight.h"
@@ -14,8 +15,6 @@
 
 namespace chiasm {
 namespace {
-
-bool same_shape(ConstMatrixView a, ConstMatrixView b) { return a.rows == b.rows && a.cols == b.cols; }
 
 float element(const PackedWeight& weight, std::int64_t row, std::int64_t k) {
   const std::byte* panel = weight.panel(row / kPanel);
@@ -33,30 +32,40 @@ class CpuOps final : public Ops {
 
   std::string_view name() const override { return "cpu"; }
 
-  Result<Matrix> allocate(std::int64_t rows, std::int64_t cols) const override { return Matrix::create(rows, cols); }
+  Result<Buffer> allocate(std::int64_t rows, std::int64_t cols, DType dtype) const override {
+    CHECK(dtype == DType::kF32);
+    ASSIGN_OR_RETURN(Matrix matrix, Matrix::create(rows, cols));
+    return Buffer(std::move(matrix));
+  }
 
-  void upload(std::span<const float> from, MatrixView to) const override {
+  void upload(std::span<const float> from, View to_view) const override {
+    const MatrixView to = to_view.f32();
     CHECK(static_cast<std::int64_t>(from.size()) == to.rows * to.cols);
     for (std::int64_t i = 0; i < to.rows; ++i) copy_row(from.data() + i * to.cols, to.cols, to.row(i));
   }
 
-  void download(ConstMatrixView from, std::span<float> to) const override {
+  Status download(ConstView from_view, std::span<float> to) const override {
+    const ConstMatrixView from = from_view.f32();
     CHECK(static_cast<std::int64_t>(to.size()) == from.rows * from.cols);
     for (std::int64_t i = 0; i < from.rows; ++i) copy_row(from.row(i), from.cols, to.data() + i * from.cols);
+    return {};
   }
 
-  Result<std::unique_ptr<const Weight>> prepare(const TensorView& weight) const override {
-    ASSIGN_OR_RETURN(std::unique_ptr<const Weight> packed, PackedWeight::pack(weight, threads_));
+  Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
+                                                std::span<const TensorView> biases) const override {
+    ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
+    ASSIGN_OR_RETURN(std::unique_ptr<const Weight> packed, PackedWeight::pack(rows, threads_));
     return packed;
   }
 
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override { return KvPoolCpu::make(shape); }
 
-  void matmul(ConstMatrixView x, const Weight& weight, const Epilogue& epilogue, MatrixView out) const override {
-    gemm_cpu(threads_, x, static_cast<const PackedWeight&>(weight), epilogue, out);
+  void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
+    gemm_cpu(threads_, x.f32(), static_cast<const PackedWeight&>(weight), epilogue, out.f32());
   }
 
-  void embed(std::span<const std::int32_t> ids, const Weight& table, MatrixView out) const override {
+  void embed(std::span<const std::int32_t> ids, const Weight& table, View out_view) const override {
+    const MatrixView out = out_view.f32();
     const auto& packed = static_cast<const PackedWeight&>(table);
     CHECK(static_cast<std::int64_t>(ids.size()) == out.rows && out.cols == table.in_features());
     for (std::int64_t i = 0; i < out.rows; ++i) {
@@ -65,47 +74,63 @@ class CpuOps final : public Ops {
     }
   }
 
-  void layer_norm(ConstMatrixView x, const float* weight, const float* bias, float eps, MatrixView out) const override {
+  void layer_norm(ConstView x_view, const float* weight, const float* bias, float eps, View out_view) const override {
+    const ConstMatrixView x = x_view.f32();
+    const MatrixView out = out_view.f32();
     CHECK(same_shape(x, out));
     over_rows(x.rows, x.cols, [&](std::int64_t first, std::int64_t count) {
       layer_norm_cpu(x.row_range(first, count), weight, bias, eps, out.row_range(first, count));
     });
   }
 
-  void rms_norm(ConstMatrixView x, const float* weight, float eps, MatrixView out) const override {
+  void rms_norm(ConstView x_view, const float* weight, float eps, View out_view) const override {
+    const ConstMatrixView x = x_view.f32();
+    const MatrixView out = out_view.f32();
     CHECK(same_shape(x, out));
     over_rows(x.rows, x.cols, [&](std::int64_t first, std::int64_t count) {
       rms_norm_cpu(x.row_range(first, count), weight, eps, out.row_range(first, count));
     });
   }
 
-  void silu_mul(ConstMatrixView gate, ConstMatrixView up, MatrixView out) const override {
+  void silu_mul(ConstView gate_view, ConstView up_view, View out_view) const override {
+    const ConstMatrixView gate = gate_view.f32(), up = up_view.f32();
+    const MatrixView out = out_view.f32();
     CHECK(same_shape(gate, up) && same_shape(gate, out));
     over_rows(gate.rows, 4 * gate.cols, [&](std::int64_t first, std::int64_t count) {
       silu_mul_cpu(gate.row_range(first, count), up.row_range(first, count), out.row_range(first, count));
     });
   }
 
-  void rope(MatrixView x, std::int64_t heads, const RopeTable& table) const override {
-    CHECK(same_shape(table.cos, table.sin) && table.cos.rows == x.rows && x.cols == heads * 2 * table.cos.cols);
+  void rope_table(const RopeAngles& angles, View cos, View sin) const override {
+    rope_table_host(angles, cos.f32(), sin.f32());
+  }
+
+  void rope(View x_view, std::int64_t heads, const RopeTable& table) const override {
+    const MatrixView x = x_view.f32();
+    const ConstMatrixView cos = table.cos.f32(), sin = table.sin.f32();
+    CHECK(same_shape(cos, sin) && cos.rows == x.rows && x.cols == heads * 2 * cos.cols);
     over_rows(x.rows, x.cols, [&](std::int64_t first, std::int64_t count) {
-      rope_cpu(x.row_range(first, count), heads,
-               {table.cos.row_range(first, count), table.sin.row_range(first, count)});
+      rope_cpu(x.row_range(first, count), heads, cos.row_range(first, count), sin.row_range(first, count));
     });
   }
 
-  void scatter_rows(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) const override {
-    CHECK(static_cast<std::int64_t>(rows.size()) == from.rows && from.cols == to.cols);
-    for (std::int64_t i = 0; i < from.rows; ++i) copy_row(from.row(i), from.cols, to.row(rows[i]));
-  }
-
-  void gather_rows(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) const override {
+  void gather_rows(ConstView from_view, std::span<const std::int32_t> rows, View to_view) const override {
+    const ConstMatrixView from = from_view.f32();
+    const MatrixView to = to_view.f32();
     CHECK(static_cast<std::int64_t>(rows.size()) == to.rows && from.cols == to.cols);
     for (std::int64_t i = 0; i < to.rows; ++i) copy_row(from.row(rows[i]), from.cols, to.row(i));
   }
 
-  void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, std::int64_t heads, float scale,
-                 std::span<const std::int64_t> cu_seqlens, MatrixView out) const override {
+  Status argmax(ConstView x, std::span<std::int32_t> out) const override {
+    argmax_host(x.f32(), out);
+    return {};
+  }
+
+  void attention(ConstView q_view, ConstView k_view, ConstView v_view, std::int64_t heads, float scale,
+                 const Segments& segments, View out_view) const override {
+    const ConstMatrixView q = q_view.f32(), k = k_view.f32(), v = v_view.f32();
+    const MatrixView out = out_view.f32();
+    const std::span<const std::int64_t> cu_seqlens = segments.cu_seqlens();
     CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out) && q.cols % heads == 0);
     CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0 && cu_seqlens.back() == q.rows);
     for (std::size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
@@ -115,13 +140,14 @@ class CpuOps final : public Ops {
     }
   }
 
-  void kv_write(ConstMatrixView k, ConstMatrixView v, std::span<const SequenceRows> sequences, std::int64_t layer,
+  void kv_write(ConstView k_view, ConstView v_view, const StepRows& step, std::int64_t layer,
                 KvPool& pool) const override {
+    const ConstMatrixView k = k_view.f32(), v = v_view.f32();
     auto& blocks = static_cast<KvPoolCpu&>(pool);
     const std::int64_t head_dim = pool.shape().head_dim, width = padded_head_dim(head_dim);
     CHECK(same_shape(k, v) && k.cols == pool.shape().kv_heads * head_dim);
     std::int64_t row = 0;
-    for (const SequenceRows& sequence : sequences) {
+    for (const SequenceRows& sequence : step.sequences()) {
       for (std::int64_t token = sequence.past; token < sequence.past + sequence.count; ++token, ++row) {
         const std::int32_t block = sequence.block_table[token / kKvBlock];
         const std::int64_t lane = token % kKvBlock;
@@ -136,8 +162,10 @@ class CpuOps final : public Ops {
     CHECK(row == k.rows);
   }
 
-  void paged_attention(ConstMatrixView q, std::int64_t heads, float scale, std::span<const SequenceRows> sequences,
-                       std::int64_t layer, const KvPool& pool, MatrixView out) const override {
+  void paged_attention(ConstView q_view, std::int64_t heads, float scale, const StepRows& step, std::int64_t layer,
+                       const KvPool& pool, View out_view) const override {
+    const ConstMatrixView q = q_view.f32();
+    const MatrixView out = out_view.f32();
     const auto& blocks = static_cast<const KvPoolCpu&>(pool);
     const std::int64_t kv_heads = pool.shape().kv_heads, head_dim = pool.shape().head_dim, group = heads / kv_heads;
     CHECK(same_shape(q, out) && q.cols == heads * head_dim && heads % kv_heads == 0);
@@ -149,7 +177,7 @@ class CpuOps final : public Ops {
     };
     std::vector<Task> tasks;
     std::int64_t row = 0, work = 0;
-    for (const SequenceRows& sequence : sequences) {
+    for (const SequenceRows& sequence : step.sequences()) {
       for (std::int64_t h = 0; h < kv_heads; ++h)
         for (std::int64_t begin = 0; begin < sequence.count * group; begin += kQueryTile)
           tasks.push_back({&sequence, row, h, begin, std::min(sequence.count * group, begin + kQueryTile)});

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/host_rows.h"
 #include "kernels/ops.h"
+#include "kernels/weight_rows.h"
 
 // Hardware fused multiply-add where the machine has it; without it std::fma is a library call with the same result.
 // Clones are chosen while the program is linked, before the thread sanitizer can be called: not under it.
@@ -31,13 +33,17 @@ constexpr std::int64_t kPanel = 16;  // output features that are summed side by 
 // f32 [N/16 panels, K, 16], the last panel filled up with zeros.
 class RefWeight final : public Weight {
  public:
-  RefWeight(const TensorView& tensor, std::int64_t n, std::int64_t k) : Weight(n, k) {
+  explicit RefWeight(const WeightRows& rows) : Weight(rows.rows(), rows.depth()), bias_(rows.bias()) {
+    const std::int64_t n = rows.rows(), k = rows.depth();
     panels_.resize(static_cast<std::size_t>((n + kPanel - 1) / kPanel * kPanel * k));
     for (std::int64_t i = 0; i < n; ++i) {
-      for (std::int64_t j = 0; j < k; ++j) panels_[index(i, j)] = element_as_f32(tensor, i * k + j);
+      const TensorView row{
+          rows.dtype(), {k}, std::span(rows.row(i), static_cast<std::size_t>(k) * size_of(rows.dtype()))};
+      for (std::int64_t j = 0; j < k; ++j) panels_[index(i, j)] = element_as_f32(row, j);
     }
   }
-  std::uint64_t bytes() const override { return panels_.size() * sizeof(float); }
+  std::uint64_t bytes() const override { return (panels_.size() + bias_.size()) * sizeof(float); }
+  const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
   const float* panel(std::int64_t first_output) const { return panels_.data() + first_output * in_features(); }
   float at(std::int64_t output, std::int64_t input) const { return panels_[index(output, input)]; }
 
@@ -45,7 +51,7 @@ class RefWeight final : public Weight {
   std::size_t index(std::int64_t output, std::int64_t input) const {
     return static_cast<std::size_t>((output / kPanel * in_features() + input) * kPanel + output % kPanel);
   }
-  std::vector<float> panels_;
+  std::vector<float> panels_, bias_;
 };
 
 // Keys and values as [layer][block][token in block][kv_heads * head_dim].
@@ -128,37 +134,37 @@ void check_sequences(std::span<const SequenceRows> sequences, std::int64_t rows)
   CHECK(sum == rows);
 }
 
-bool same_shape(ConstMatrixView a, ConstMatrixView b) { return a.rows == b.rows && a.cols == b.cols; }
-
 class RefOps final : public Ops {
  public:
   std::string_view name() const override { return "ref"; }
 
-  Result<Matrix> allocate(std::int64_t rows, std::int64_t cols) const override { return Matrix::create(rows, cols); }
+  Result<Buffer> allocate(std::int64_t rows, std::int64_t cols, DType dtype) const override {
+    CHECK(dtype == DType::kF32);
+    ASSIGN_OR_RETURN(Matrix matrix, Matrix::create(rows, cols));
+    return Buffer(std::move(matrix));
+  }
 
-  void upload(std::span<const float> from, MatrixView to) const override {
+  void upload(std::span<const float> from, View to_view) const override {
+    const MatrixView to = to_view.f32();
     CHECK(static_cast<std::int64_t>(from.size()) == to.rows * to.cols);
     for (std::int64_t i = 0; i < to.rows; ++i) std::copy_n(from.data() + i * to.cols, to.cols, to.row(i));
   }
 
-  void download(ConstMatrixView from, std::span<float> to) const override {
+  Status download(ConstView from_view, std::span<float> to) const override {
+    const ConstMatrixView from = from_view.f32();
     CHECK(static_cast<std::int64_t>(to.size()) == from.rows * from.cols);
     for (std::int64_t i = 0; i < from.rows; ++i) std::copy_n(from.row(i), from.cols, to.data() + i * from.cols);
+    return {};
   }
 
-  Result<std::unique_ptr<const Weight>> prepare(const TensorView& weight) const override {
-    if (weight.shape.empty())
-      return fail(Code::kInvalidArgument, "expected a weight of 1 or more dimensions, got a scalar");
-    if (weight.dtype != DType::kF32 && weight.dtype != DType::kBF16 && weight.dtype != DType::kF16) {
-      return fail(Code::kInvalidArgument, "expected a weight in F32, BF16 or F16, got {}", dtype_name(weight.dtype));
-    }
-    ASSIGN_OR_RETURN(const std::int64_t count, element_count(weight.shape));
-    ASSIGN_OR_RETURN(const std::int64_t k, element_count(Shape(weight.shape.begin() + 1, weight.shape.end())));
-    CHECK(weight.bytes.size() == static_cast<std::uint64_t>(count) * size_of(weight.dtype));
+  Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
+                                                std::span<const TensorView> biases) const override {
+    ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
     try {
-      return std::make_unique<RefWeight>(weight, weight.shape[0], k);
+      return std::make_unique<RefWeight>(rows);
     } catch (const std::exception&) {  // bad_alloc, or length_error
-      return fail(Code::kResourceExhausted, "no memory for a weight of shape {}", shape_text(weight.shape));
+      return fail(Code::kResourceExhausted, "no memory for a weight of shape {}",
+                  shape_text({rows.rows(), rows.depth()}));
     }
   }
 
@@ -177,7 +183,9 @@ class RefOps final : public Ops {
     }
   }
 
-  void matmul(ConstMatrixView x, const Weight& weight, const Epilogue& epilogue, MatrixView out) const override {
+  void matmul(ConstView x_view, const Weight& weight, const Epilogue& epilogue, View out_view) const override {
+    const ConstMatrixView x = x_view.f32();
+    const MatrixView out = out_view.f32();
     const auto& w = static_cast<const RefWeight&>(weight);
     CHECK(x.cols == w.in_features() && out.cols == w.out_features() && out.rows == x.rows);
     for (std::int64_t n = 0; n < out.cols; n += kPanel) {
@@ -185,7 +193,7 @@ class RefOps final : public Ops {
         float sums[kPanel];
         panel_sums(x.row(m), w.panel(n), x.cols, sums);
         for (std::int64_t j = 0; j < std::min(kPanel, out.cols - n); ++j) {
-          const float biased = epilogue.bias != nullptr ? sums[j] + epilogue.bias[n + j] : sums[j];
+          const float biased = w.bias() != nullptr ? sums[j] + w.bias()[n + j] : sums[j];
           const float value = activate(biased, epilogue.activation);
           float& target = out.row(m)[n + j];
           target = epilogue.add_to_out ? target + value : value;
@@ -194,7 +202,8 @@ class RefOps final : public Ops {
     }
   }
 
-  void embed(std::span<const std::int32_t> ids, const Weight& table, MatrixView out) const override {
+  void embed(std::span<const std::int32_t> ids, const Weight& table, View out_view) const override {
+    const MatrixView out = out_view.f32();
     const auto& w = static_cast<const RefWeight&>(table);
     CHECK(out.rows == static_cast<std::int64_t>(ids.size()) && out.cols == w.in_features());
     for (std::int64_t i = 0; i < out.rows; ++i) {
@@ -204,7 +213,9 @@ class RefOps final : public Ops {
     }
   }
 
-  void layer_norm(ConstMatrixView x, const float* weight, const float* bias, float eps, MatrixView out) const override {
+  void layer_norm(ConstView x_view, const float* weight, const float* bias, float eps, View out_view) const override {
+    const ConstMatrixView x = x_view.f32();
+    const MatrixView out = out_view.f32();
     CHECK(same_shape(x, out));
     for (std::int64_t i = 0; i < x.rows; ++i) {
       const float* row = x.row(i);
@@ -221,7 +232,9 @@ class RefOps final : public Ops {
     }
   }
 
-  void rms_norm(ConstMatrixView x, const float* weight, float eps, MatrixView out) const override {
+  void rms_norm(ConstView x_view, const float* weight, float eps, View out_view) const override {
+    const ConstMatrixView x = x_view.f32();
+    const MatrixView out = out_view.f32();
     CHECK(same_shape(x, out));
     for (std::int64_t i = 0; i < x.rows; ++i) {
       const float* row = x.row(i);
@@ -233,7 +246,9 @@ class RefOps final : public Ops {
     }
   }
 
-  void silu_mul(ConstMatrixView gate, ConstMatrixView up, MatrixView out) const override {
+  void silu_mul(ConstView gate_view, ConstView up_view, View out_view) const override {
+    const ConstMatrixView gate = gate_view.f32(), up = up_view.f32();
+    const MatrixView out = out_view.f32();
     CHECK(same_shape(gate, up) && same_shape(gate, out));
     for (std::int64_t i = 0; i < gate.rows; ++i) {
       for (std::int64_t j = 0; j < gate.cols; ++j) {
@@ -243,16 +258,22 @@ class RefOps final : public Ops {
     }
   }
 
-  void rope(MatrixView x, std::int64_t heads, const RopeTable& table) const override {
+  void rope_table(const RopeAngles& angles, View cos, View sin) const override {
+    rope_table_host(angles, cos.f32(), sin.f32());
+  }
+
+  void rope(View x_view, std::int64_t heads, const RopeTable& table) const override {
+    const MatrixView x = x_view.f32();
+    const ConstMatrixView cos = table.cos.f32(), sin = table.sin.f32();
     CHECK(heads > 0 && x.cols % (2 * heads) == 0);
     const std::int64_t half = x.cols / heads / 2;
-    CHECK(table.cos.rows == x.rows && table.cos.cols == half && same_shape(table.cos, table.sin));
+    CHECK(cos.rows == x.rows && cos.cols == half && same_shape(cos, sin));
     for (std::int64_t i = 0; i < x.rows; ++i) {
       for (std::int64_t h = 0; h < heads; ++h) {
         float* first = x.row(i) + h * 2 * half;
         float* second = first + half;
         for (std::int64_t j = 0; j < half; ++j) {
-          const double c = table.cos.row(i)[j], s = table.sin.row(i)[j], a = first[j], b = second[j];
+          const double c = cos.row(i)[j], s = sin.row(i)[j], a = first[j], b = second[j];
           first[j] = static_cast<float>(a * c - b * s);
           second[j] = static_cast<float>(b * c + a * s);
         }
@@ -260,16 +281,9 @@ class RefOps final : public Ops {
     }
   }
 
-  void scatter_rows(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) const override {
-    CHECK(from.rows == static_cast<std::int64_t>(rows.size()) && from.cols == to.cols);
-    for (std::int64_t i = 0; i < from.rows; ++i) {
-      const std::int32_t row = rows[static_cast<std::size_t>(i)];
-      CHECK(row >= 0 && row < to.rows);
-      std::copy_n(from.row(i), from.cols, to.row(row));
-    }
-  }
-
-  void gather_rows(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) const override {
+  void gather_rows(ConstView from_view, std::span<const std::int32_t> rows, View to_view) const override {
+    const ConstMatrixView from = from_view.f32();
+    const MatrixView to = to_view.f32();
     CHECK(to.rows == static_cast<std::int64_t>(rows.size()) && from.cols == to.cols);
     for (std::int64_t i = 0; i < to.rows; ++i) {
       const std::int32_t row = rows[static_cast<std::size_t>(i)];
@@ -278,8 +292,16 @@ class RefOps final : public Ops {
     }
   }
 
-  void attention(ConstMatrixView q, ConstMatrixView k, ConstMatrixView v, std::int64_t heads, float scale,
-                 std::span<const std::int64_t> cu_seqlens, MatrixView out) const override {
+  Status argmax(ConstView x, std::span<std::int32_t> out) const override {
+    argmax_host(x.f32(), out);
+    return {};
+  }
+
+  void attention(ConstView q_view, ConstView k_view, ConstView v_view, std::int64_t heads, float scale,
+                 const Segments& segments, View out_view) const override {
+    const ConstMatrixView q = q_view.f32(), k = k_view.f32(), v = v_view.f32();
+    const MatrixView out = out_view.f32();
+    const std::span<const std::int64_t> cu_seqlens = segments.cu_seqlens();
     CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out));
     CHECK(heads > 0 && q.cols % heads == 0);
     CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0 && cu_seqlens.back() == q.rows);
@@ -298,8 +320,10 @@ class RefOps final : public Ops {
     }
   }
 
-  void kv_write(ConstMatrixView k, ConstMatrixView v, std::span<const SequenceRows> sequences, std::int64_t layer,
+  void kv_write(ConstView k_view, ConstView v_view, const StepRows& step, std::int64_t layer,
                 KvPool& pool) const override {
+    const ConstMatrixView k = k_view.f32(), v = v_view.f32();
+    const std::span<const SequenceRows> sequences = step.sequences();
     auto& p = static_cast<RefKvPool&>(pool);
     CHECK(same_shape(k, v) && k.cols == p.width());
     check_sequences(sequences, k.rows);
@@ -313,8 +337,11 @@ class RefOps final : public Ops {
     }
   }
 
-  void paged_attention(ConstMatrixView q, std::int64_t heads, float scale, std::span<const SequenceRows> sequences,
-                       std::int64_t layer, const KvPool& pool, MatrixView out) const override {
+  void paged_attention(ConstView q_view, std::int64_t heads, float scale, const StepRows& step, std::int64_t layer,
+                       const KvPool& pool, View out_view) const override {
+    const ConstMatrixView q = q_view.f32();
+    const MatrixView out = out_view.f32();
+    const std::span<const SequenceRows> sequences = step.sequences();
     const auto& p = static_cast<const RefKvPool&>(pool);
     const std::int64_t head_dim = p.shape().head_dim;
     CHECK(same_shape(q, out) && q.cols == heads * head_dim && heads % p.shape().kv_heads == 0);

@@ -56,19 +56,23 @@ class RefOpsTest : public testing::Test {
 
 TEST_F(RefOpsTest, MatmulByHand) {
   const std::vector<float> w{1, 2, 3, -1, 0.5F, 4};  // [2, 3]
-  auto weight = ops_->prepare(tensor_of(w, {2, 3}, DType::kF32));
+  auto weight = prepare(*ops_, tensor_of(w, {2, 3}, DType::kF32));
   ASSERT_TRUE(weight);
   std::vector<float> x{1, 1, 1, 2, 0, -1}, out(4), bias{10, 20};
   ops_->matmul({x.data(), 2, 3, 3}, **weight, {}, {out.data(), 2, 2, 2});
   EXPECT_THAT(out, ElementsAre(6, 3.5F, -1, -6));
-  ops_->matmul({x.data(), 2, 3, 3}, **weight, {.bias = bias.data(), .add_to_out = true}, {out.data(), 2, 2, 2});
+  const TensorView matrix = tensor_of(w, {2, 3}, DType::kF32), values = tensor_of(bias, {2}, DType::kF32);
+  auto biased = ops_->prepare({&matrix, 1}, {&values, 1});
+  ASSERT_TRUE(biased);
+  ops_->matmul({x.data(), 2, 3, 3}, **biased, {.add_to_out = true}, {out.data(), 2, 2, 2});
   EXPECT_THAT(out, ElementsAre(22, 27, 8, 8));
 }
 
 TEST_F(RefOpsTest, MatmulSumsWithFusedMultiplyAddInOrder) {
   constexpr std::int64_t kM = 5, kN = 37, kK = 61;
   const auto w = random_floats(kN * kK, 1), bias = random_floats(kN, 2);
-  auto weight = ops_->prepare(tensor_of(w, {kN, kK}, DType::kF32));
+  const TensorView matrix = tensor_of(w, {kN, kK}, DType::kF32), values = tensor_of(bias, {kN}, DType::kF32);
+  auto weight = ops_->prepare({&matrix, 1}, {&values, 1});
   ASSERT_TRUE(weight);
   EXPECT_EQ((*weight)->out_features(), kN);
   EXPECT_EQ((*weight)->in_features(), kK);
@@ -76,7 +80,7 @@ TEST_F(RefOpsTest, MatmulSumsWithFusedMultiplyAddInOrder) {
   Strided out(kM, kN, 4);
   // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): the kernel writes through out.view
   const Strided before = out;
-  ops_->matmul(x.view, **weight, {.bias = bias.data()}, out.view);
+  ops_->matmul(x.view, **weight, {}, out.view);
   for (std::int64_t m = 0; m < kM; ++m) {
     for (std::int64_t n = 0; n < kN; ++n) {
       float sum = 0;
@@ -93,7 +97,7 @@ TEST_F(RefOpsTest, ActivationsAgainstTheirDefinitions) {
   constexpr std::int64_t kN = 19, kK = 1;
   std::vector<float> w(kN);
   for (std::int64_t n = 0; n < kN; ++n) w[static_cast<std::size_t>(n)] = static_cast<float>(n - 9) * 1.25F;
-  auto weight = ops_->prepare(tensor_of(w, {kN, kK}, DType::kF32));
+  auto weight = prepare(*ops_, tensor_of(w, {kN, kK}, DType::kF32));
   ASSERT_TRUE(weight);
   const float one = 1;
   std::vector<float> quick(kN), exact(kN);
@@ -117,7 +121,7 @@ TEST_F(RefOpsTest, WeightsOfEveryFloatTypeAndManyDimensions) {
                                           tensor_of(f16, {2, 1, 2}, DType::kF16)};
   const std::vector<std::int32_t> ids{1, 0, 1};
   for (const TensorView& tensor : tensors) {
-    auto weight = ops_->prepare(tensor);
+    auto weight = prepare(*ops_, tensor);
     ASSERT_TRUE(weight);
     EXPECT_EQ((*weight)->in_features(), 2);
     std::vector<float> out(6);
@@ -125,7 +129,7 @@ TEST_F(RefOpsTest, WeightsOfEveryFloatTypeAndManyDimensions) {
     EXPECT_THAT(out, ElementsAre(0.25F, 8, 1.5F, -2, 0.25F, 8));
   }
   const std::vector<std::int32_t> integers{1, 2};
-  auto bad = ops_->prepare(tensor_of(integers, {1, 2}, DType::kI32));
+  auto bad = prepare(*ops_, tensor_of(integers, {1, 2}, DType::kI32));
   ASSERT_FALSE(bad);
   EXPECT_THAT(bad.error().message, HasSubstr("I32"));
 }
@@ -193,32 +197,49 @@ TEST_F(RefOpsTest, RopeIsAComplexProduct) {
   }
 }
 
-TEST_F(RefOpsTest, ScatterAndGatherRows) {
-  const Strided from(2, 3, 14);
-  Strided to(4, 3, 15);
-  // NOLINTNEXTLINE(performance-unnecessary-copy-initialization): the kernel writes through to.view
-  const Strided before = to;
-  ops_->scatter_rows(from.view, std::vector<std::int32_t>{3, 1}, to.view);
-  for (std::int64_t j = 0; j < 3; ++j) {
-    EXPECT_EQ(to.at(3, j), from.at(0, j));
-    EXPECT_EQ(to.at(1, j), from.at(1, j));
-    EXPECT_EQ(to.at(0, j), before.at(0, j));
-    EXPECT_EQ(to.at(2, j), before.at(2, j));
-  }
+TEST_F(RefOpsTest, GatherRows) {
+  const Strided from(4, 3, 14);
   Strided rows(3, 3, 16);
-  ops_->gather_rows(to.view, std::vector<std::int32_t>{1, 1, 2}, rows.view);
+  ops_->gather_rows(from.view, std::vector<std::int32_t>{1, 1, 2}, rows.view);
   for (std::int64_t j = 0; j < 3; ++j) {
     EXPECT_EQ(rows.at(0, j), from.at(1, j));
     EXPECT_EQ(rows.at(1, j), from.at(1, j));
-    EXPECT_EQ(rows.at(2, j), before.at(2, j));
+    EXPECT_EQ(rows.at(2, j), from.at(2, j));
   }
+}
+
+TEST_F(RefOpsTest, ArgmaxTakesTheLowestOfEqualsAndNoRowThatIsNotFinite) {
+  const float inf = INFINITY;
+  const std::vector<float> x{1, 3, 3, -2, -1, -1, 0, inf, 5, 0, NAN, 5};
+  std::vector<std::int32_t> out(4);
+  ASSERT_TRUE(ops_->argmax({x.data(), 4, 3, 3}, out));
+  EXPECT_THAT(out, ElementsAre(1, 1, -1, -1));
+}
+
+TEST_F(RefOpsTest, WeightsUnderEachOtherAreOne) {
+  const std::vector<float> top{1, 2}, top_bias{10};
+  const std::vector<std::uint16_t> bottom{0x3FC0, 0xC000, 0x3E80, 0x4100}, bottom_bias{0x3F80, 0x4000};
+  const std::array<TensorView, 2> weights{tensor_of(top, {1, 2}, DType::kF32), tensor_of(bottom, {2, 2}, DType::kBF16)};
+  const std::array<TensorView, 2> biases{tensor_of(top_bias, {1}, DType::kF32),
+                                         tensor_of(bottom_bias, {2}, DType::kBF16)};
+  auto weight = ops_->prepare(weights, biases);
+  ASSERT_TRUE(weight);
+  const std::vector<float> x{1, 1};
+  std::vector<float> out(3);
+  ops_->matmul({x.data(), 1, 2, 2}, **weight, {}, {out.data(), 1, 3, 3});
+  EXPECT_THAT(out, ElementsAre(13, 0.5F, 10.25F));
+  EXPECT_FALSE(ops_->prepare(weights, std::span(biases).first(1)));
+  const TensorView narrow = tensor_of(top, {2, 1}, DType::kF32);
+  const std::array<TensorView, 2> uneven{weights[0], narrow};
+  EXPECT_FALSE(ops_->prepare(uneven, {}));
 }
 
 TEST_F(RefOpsTest, AttentionByHand) {
   // One head of width 1. q = 0 takes the mean; a large score takes its value; a segment of one row gives v itself.
   std::vector<float> q{0, 1000, 5}, k{1, 2, 7}, v{10, 20, 30}, out(3);
   const std::vector<std::int64_t> cu{0, 2, 2, 3};
-  ops_->attention({q.data(), 3, 1, 1}, {k.data(), 3, 1, 1}, {v.data(), 3, 1, 1}, 1, 1.0F, cu, {out.data(), 3, 1, 1});
+  ops_->attention({q.data(), 3, 1, 1}, {k.data(), 3, 1, 1}, {v.data(), 3, 1, 1}, 1, 1.0F, Segments(cu),
+                  {out.data(), 3, 1, 1});
   EXPECT_THAT(out, ElementsAre(15, 20, 30));
 }
 
@@ -242,7 +263,7 @@ TEST_F(RefOpsTest, AttentionStaysInsideItsSegment) {
   const Strided q(kRows, kHeads * kHeadDim, 17), k(kRows, kHeads * kHeadDim, 18), v(kRows, kHeads * kHeadDim, 19);
   Strided out(kRows, kHeads * kHeadDim, 20);
   const std::vector<std::int64_t> cu{0, 4, 9};
-  ops_->attention(q.view, k.view, v.view, kHeads, 0.5F, cu, out.view);
+  ops_->attention(q.view, k.view, v.view, kHeads, 0.5F, Segments(cu), out.view);
   for (std::int64_t row = 0; row < kRows; ++row) {
     for (std::int64_t h = 0; h < kHeads; ++h) {
       std::vector<std::pair<const float*, const float*>> tokens;
@@ -271,16 +292,17 @@ TEST_F(RefOpsTest, PagedAttentionIsCausalOverBlocksInAnyOrder) {
     Strided scaled_v = v;  // each layer its own values
     scaled_v.view.data = scaled_v.data.data();
     for (float& x : scaled_v.data) x *= static_cast<float>(layer + 1);
-    ops_->kv_write(ConstMatrixView(k.view).row_range(0, 37), ConstMatrixView(scaled_v.view).row_range(0, 37), first,
-                   layer, **pool);
-    ops_->kv_write(ConstMatrixView(k.view).row_range(37, 36), ConstMatrixView(scaled_v.view).row_range(37, 36), second,
-                   layer, **pool);
+    ops_->kv_write(ConstMatrixView(k.view).row_range(0, 37), ConstMatrixView(scaled_v.view).row_range(0, 37),
+                   StepRows(first), layer, **pool);
+    ops_->kv_write(ConstMatrixView(k.view).row_range(37, 36), ConstMatrixView(scaled_v.view).row_range(37, 36),
+                   StepRows(second), layer, **pool);
   }
   const auto expect_step = [&](std::int64_t begin, std::span<const SequenceRows> step, std::int64_t layer) {
     std::int64_t rows = 0;
     for (const SequenceRows& s : step) rows += s.count;
     Strided out(rows, kHeads * kHeadDim, 24);
-    ops_->paged_attention(ConstMatrixView(q.view).row_range(begin, rows), kHeads, 0.7F, step, layer, **pool, out.view);
+    ops_->paged_attention(ConstMatrixView(q.view).row_range(begin, rows), kHeads, 0.7F, StepRows(step), layer, **pool,
+                          out.view);
     for (std::int64_t row = 0; row < rows; ++row) {
       const std::int64_t index = begin + row, start = index < 40 ? 0 : 40;
       for (std::int64_t h = 0; h < kHeads; ++h) {
@@ -325,7 +347,7 @@ TEST_F(RefOpsTest, UploadAndDownload) {
   const std::vector<float> values{1, 2, 3, 4, 5, 6};
   ops_->upload(values, matrix->view());
   std::vector<float> back(4);
-  ops_->download(matrix->view().col_range(1, 2), back);
+  ASSERT_TRUE(ops_->download(matrix->view().col_range(1, 2), back));
   EXPECT_THAT(back, ElementsAre(2, 3, 5, 6));
 }
 

@@ -8,14 +8,18 @@
 namespace chiasm {
 namespace {
 
-// Output features of one panel from row-major rows; T is an integer as wide as the dtype.
+// Output features of one panel from their rows; T is an integer as wide as the dtype.
 template <class T>
-void pack_panel(const T* rows, std::int64_t row_count, std::int64_t depth, T* out) {
+void pack_panel(const WeightRows& weight, std::int64_t first, std::int64_t row_count, T* out) {
+  const std::int64_t depth = weight.depth();
+  const T* rows[kPanel];
+  for (std::int64_t lane = 0; lane < row_count; ++lane)
+    rows[lane] = reinterpret_cast<const T*>(weight.row(first + lane));
   constexpr std::int64_t kStrip = 64;  // a strip of 32 rows x 64 columns stays in L1 while it is turned
   for (std::int64_t k0 = 0; k0 < depth; k0 += kStrip) {
     const std::int64_t k1 = std::min(depth, k0 + kStrip);
     for (std::int64_t lane = 0; lane < row_count; ++lane)
-      for (std::int64_t k = k0; k < k1; ++k) out[k * kPanel + lane] = rows[lane * depth + k];
+      for (std::int64_t k = k0; k < k1; ++k) out[k * kPanel + lane] = rows[lane][k];
     for (std::int64_t lane = row_count; lane < kPanel; ++lane)
       for (std::int64_t k = k0; k < k1; ++k) out[k * kPanel + lane] = 0;
   }
@@ -25,16 +29,11 @@ void pack_panel(const T* rows, std::int64_t row_count, std::int64_t depth, T* ou
 
 void PackedWeight::Free::operator()(std::byte* p) const { std::free(p); }
 
-Result<std::unique_ptr<const PackedWeight>> PackedWeight::pack(const TensorView& weight, ThreadPool& threads) {
-  if (weight.dtype != DType::kF32 && weight.dtype != DType::kBF16 && weight.dtype != DType::kF16)
-    return fail(Code::kInvalidArgument, "expected a weight of F32, BF16 or F16, got {}", dtype_name(weight.dtype));
-  ASSIGN_OR_RETURN(const std::int64_t count, element_count(weight.shape));
-  if (weight.shape.empty() || count == 0)
-    return fail(Code::kInvalidArgument, "expected a weight matrix, got shape {}", shape_text(weight.shape));
-  const std::int64_t rows = weight.shape[0], depth = count / rows;
+Result<std::unique_ptr<const PackedWeight>> PackedWeight::pack(const WeightRows& weight, ThreadPool& threads) {
+  const std::int64_t rows = weight.rows(), depth = weight.depth();
   ASSIGN_OR_RETURN(const std::uint64_t padded,
-                   byte_count({(rows + kPanel - 1) / kPanel * kPanel, depth}, weight.dtype));
-  std::unique_ptr<PackedWeight> out(new PackedWeight(rows, depth, weight.dtype));
+                   byte_count({(rows + kPanel - 1) / kPanel * kPanel, depth}, weight.dtype()));
+  std::unique_ptr<PackedWeight> out(new PackedWeight(weight));
   constexpr std::uint64_t kHuge = 2 << 20;
   const std::uint64_t alignment = padded >= kHuge ? kHuge : 64;
   void* memory = std::aligned_alloc(alignment, (padded + 63) / 64 * 64);
@@ -44,12 +43,10 @@ Result<std::unique_ptr<const PackedWeight>> PackedWeight::pack(const TensorView&
   threads.parallel_for(out->panels(), [&](std::int64_t p, int) {
     const std::int64_t first = p * kPanel, lanes = std::min(kPanel, rows - first);
     const auto offset = static_cast<std::uint64_t>(first * depth);
-    if (weight.dtype == DType::kF32) {
-      pack_panel(reinterpret_cast<const std::uint32_t*>(weight.bytes.data()) + offset, lanes, depth,
-                 reinterpret_cast<std::uint32_t*>(out->data_.get()) + offset);
+    if (weight.dtype() == DType::kF32) {
+      pack_panel(weight, first, lanes, reinterpret_cast<std::uint32_t*>(out->data_.get()) + offset);
     } else {
-      pack_panel(reinterpret_cast<const std::uint16_t*>(weight.bytes.data()) + offset, lanes, depth,
-                 reinterpret_cast<std::uint16_t*>(out->data_.get()) + offset);
+      pack_panel(weight, first, lanes, reinterpret_cast<std::uint16_t*>(out->data_.get()) + offset);
     }
   });
   return out;

@@ -6,9 +6,10 @@
 
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "kernels/ops.h"
-#include "tensor/tensor.h"
+#include "kernels/weight_rows.h"
 
 namespace chiasm {
 
@@ -16,14 +17,16 @@ inline constexpr std::int64_t kPanel = 32;
 
 class PackedWeight final : public Weight {
  public:
-  // `weight` [N, K]; a dtype of F32, BF16 or F16. Errors: other dtypes, sizes beyond memory.
-  static Result<std::unique_ptr<const PackedWeight>> pack(const TensorView& weight, ThreadPool& threads);
+  // Errors: sizes beyond memory.
+  static Result<std::unique_ptr<const PackedWeight>> pack(const WeightRows& weight, ThreadPool& threads);
 
   DType dtype() const { return dtype_; }
   std::int64_t panels() const { return (out_features() + kPanel - 1) / kPanel; }
   std::uint64_t bytes() const override {
-    return static_cast<std::uint64_t>(panels() * kPanel * in_features()) * size_of(dtype_);
+    return static_cast<std::uint64_t>(panels() * kPanel * in_features()) * size_of(dtype_) +
+           bias_.size() * sizeof(float);
   }
+  const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }  // [out_features]
   // Element (k, lane) of panel p is at panel(p)[k * kPanel + lane].
   const std::byte* panel(std::int64_t p) const {
     return data_.get() + static_cast<std::uint64_t>(p * kPanel * in_features()) * size_of(dtype_);
@@ -33,9 +36,10 @@ class PackedWeight final : public Weight {
   struct Free {
     void operator()(std::byte* p) const;
   };
-  PackedWeight(std::int64_t out_features, std::int64_t in_features, DType dtype)
-      : Weight(out_features, in_features), dtype_(dtype) {}
+  explicit PackedWeight(const WeightRows& weight)
+      : Weight(weight.rows(), weight.depth()), dtype_(weight.dtype()), bias_(weight.bias()) {}
   DType dtype_;
+  std::vector<float> bias_;
   std::unique_ptr<std::byte[], Free> data_;
 };
 

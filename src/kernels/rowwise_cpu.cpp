@@ -90,11 +90,11 @@ void silu_mul(ConstMatrixView gate, ConstMatrixView up, MatrixView out) {
   }
 }
 
-void rope(MatrixView x, std::int64_t heads, const RopeTable& table) {
+void rope(MatrixView x, std::int64_t heads, ConstMatrixView cos_table, ConstMatrixView sin_table) {
   const F32 d;
-  const std::int64_t half = table.cos.cols;
+  const std::int64_t half = cos_table.cols;
   for (std::int64_t i = 0; i < x.rows; ++i) {
-    const float *cos = table.cos.row(i), *sin = table.sin.row(i);
+    const float *cos = cos_table.row(i), *sin = sin_table.row(i);
     for (std::int64_t h = 0; h < heads; ++h) {
       float *a = x.row(i) + 2 * half * h, *b = a + half;
       std::int64_t j = 0;
@@ -133,7 +133,9 @@ void rms_norm_cpu(ConstMatrixView x, const float* weight, float eps, MatrixView 
 void silu_mul_cpu(ConstMatrixView gate, ConstMatrixView up, MatrixView out) {
   HWY_DYNAMIC_DISPATCH(silu_mul)(gate, up, out);
 }
-void rope_cpu(MatrixView x, std::int64_t heads, const RopeTable& table) { HWY_DYNAMIC_DISPATCH(rope)(x, heads, table); }
+void rope_cpu(MatrixView x, std::int64_t heads, ConstMatrixView cos, ConstMatrixView sin) {
+  HWY_DYNAMIC_DISPATCH(rope)(x, heads, cos, sin);
+}
 
 }  // namespace chiasm
 #endif  // HWY_ONCE

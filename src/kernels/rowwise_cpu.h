@@ -8,6 +8,6 @@ namespace chiasm {
 void layer_norm_cpu(ConstMatrixView x, const float* weight, const float* bias, float eps, MatrixView out);
 void rms_norm_cpu(ConstMatrixView x, const float* weight, float eps, MatrixView out);
 void silu_mul_cpu(ConstMatrixView gate, ConstMatrixView up, MatrixView out);
-void rope_cpu(MatrixView x, std::int64_t heads, const RopeTable& table);
+void rope_cpu(MatrixView x, std::int64_t heads, ConstMatrixView cos, ConstMatrixView sin);
 
 }  // namespace chiasm

@@ -12,11 +12,6 @@ namespace {
 
 constexpr std::uint64_t kUsualPool = 4ULL << 30;
 
-std::uint64_t block_bytes(const LanguageModel& model) {
-  const KvShape one = model.kv_shape(1);
-  return static_cast<std::uint64_t>(one.layers * one.kv_heads * one.head_dim * 2 * kKvBlock) * sizeof(float);
-}
-
 std::string question(std::size_t index) { return fmt::format("question {}", index + 1); }
 
 // Events on their way from the engine's thread to the one that waits in run().
@@ -57,6 +52,7 @@ Engine::Engine(const LanguageModel& model, const Tokenizer& tokenizer, const Eng
                std::unique_ptr<KvPool> pool, const Ops& ops)
     : model_(model),
       tokenizer_(tokenizer),
+      block_bytes_(ops.kv_block_bytes(model.kv_shape(1))),
       pool_(std::move(pool)),
       loop_(std::make_unique<EngineLoop>(model, ops, *pool_,
                                          LoopOptions{.step_tokens = options.step_tokens,
@@ -74,7 +70,7 @@ Result<std::unique_ptr<Engine>> Engine::create(const LanguageModel& model, const
                 options.step_tokens, options.max_sequences);
   if (options.max_waiting < 1)
     return fail(Code::kInvalidArgument, "max_waiting: expected at least 1, got {}", options.max_waiting);
-  const std::uint64_t block = block_bytes(model);
+  const std::uint64_t block = ops.kv_block_bytes(model.kv_shape(1));
   const auto longest = static_cast<std::uint64_t>(kv_blocks_for(model.config().max_position_embeddings));
   // Never more than every sequence at its full length could use.
   const std::uint64_t useful = longest * (static_cast<std::uint64_t>(options.max_sequences) + 1);
@@ -103,8 +99,8 @@ Status Engine::check_fits_pool(const GenerationRequest& request) const {
   return fail(Code::kResourceExhausted,
               "the prompt has {} tokens and the answer may have {}: they need {} bytes of KV pool, this one has {}; "
               "give it more (kv_bytes), or ask for smaller pictures or fewer max_tokens",
-              prompt, answer, static_cast<std::uint64_t>(kv_blocks_for(prompt + answer)) * block_bytes(model_),
-              static_cast<std::uint64_t>(pool_->shape().blocks) * block_bytes(model_));
+              prompt, answer, static_cast<std::uint64_t>(kv_blocks_for(prompt + answer)) * block_bytes_,
+              static_cast<std::uint64_t>(pool_->shape().blocks) * block_bytes_);
 }
 
 Status Engine::check(const GenerationRequest& request) const {

@@ -80,6 +80,7 @@ class Engine {
 
   const LanguageModel& model_;
   const Tokenizer& tokenizer_;
+  const std::uint64_t block_bytes_;  // of a KV block
   std::unique_ptr<KvPool> pool_;
   std::unique_ptr<EngineLoop> loop_;
 };

@@ -43,8 +43,7 @@ EngineLoop::EngineLoop(const LanguageModel& model, const Ops& ops, KvPool& pool,
       options_(std::move(options)),
       cache_(pool.shape().blocks, options_.share_prefix,
              {.copy = [this](std::int32_t from, std::int32_t to) { ops_.copy_kv_block(from, to, pool_); },
-              .clear = [this](std::int32_t block, std::int64_t slot) { clear_block(block, slot); }}),
-      row_(static_cast<std::size_t>(model.config().vocab_size)) {
+              .clear = [this](std::int32_t block, std::int64_t slot) { clear_block(block, slot); }}) {
   published_.kv_blocks = cache_.blocks();
 }
 
@@ -237,17 +236,16 @@ void EngineLoop::step() {
   }
 
   const Stopwatch watch;
-  Matrix logits;
-  const Status together = compute(steps, logits);
+  Result<Outcome> together = compute(steps);
   if (together) {
-    accept(steps, logits, watch.ms());
+    accept(steps, *together, watch.ms());
   } else {
     // Somebody's tokens, or the size of it all: alone it shows whose.
     for (const SequenceStep& one : steps) {
       const Stopwatch own;
-      const Status alone = steps.size() == 1 ? together : compute({&one, 1}, logits);
+      Result<Outcome> alone = steps.size() == 1 ? std::move(together) : compute({&one, 1});
       if (alone)
-        accept({&one, 1}, logits, own.ms());
+        accept({&one, 1}, *alone, own.ms());
       else
         end(*one.sequence, tl::unexpected(alone.error()));
     }
@@ -263,19 +261,28 @@ void EngineLoop::step() {
   }
 }
 
-// Logits of the steps that sample. Exceptions of the model's libraries end here.
-Status EngineLoop::compute(std::span<const SequenceStep> steps, Matrix& logits) {
+// For the steps that sample. Exceptions of the model's libraries end here.
+Result<EngineLoop::Outcome> EngineLoop::compute(std::span<const SequenceStep> steps) {
   try {
     const StepBatch batch(steps);
-    ASSIGN_OR_RETURN(logits, model_.forward(batch.view(), pool_));
-    return {};
+    const bool greedy = std::all_of(steps.begin(), steps.end(), [](const SequenceStep& step) {
+      return !step.samples() || step.sequence->wants_likeliest();
+    });
+    Outcome out;
+    if (greedy) {
+      out.likeliest.resize(batch.view().logits_rows.size());
+      RETURN_IF_ERROR(model_.forward_greedy(batch.view(), pool_, out.likeliest));
+    } else {
+      ASSIGN_OR_RETURN(out.logits, model_.forward(batch.view(), pool_));
+    }
+    return out;
   } catch (...) {
     return tl::unexpected(error_of_exception());
   }
 }
 
 // The computed tokens of `steps` are in the pool.
-void EngineLoop::accept(std::span<const SequenceStep> steps, const Matrix& logits, double ms) {
+void EngineLoop::accept(std::span<const SequenceStep> steps, Outcome& outcome, double ms) {
   std::int64_t row = 0;
   for (const SequenceStep& one : steps) {
     Sequence& sequence = *one.sequence;
@@ -285,17 +292,19 @@ void EngineLoop::accept(std::span<const SequenceStep> steps, const Matrix& logit
     cache_.advance(sequence.chain, sequence.computed);
     if (!samples) continue;
     try {
-      sample(sequence, logits.view().row_range(row++, 1));
+      sample(sequence, outcome, row++);
     } catch (...) {  // in its constraint, or for want of memory
       end(sequence, tl::unexpected(error_of_exception()));
     }
   }
 }
 
-void EngineLoop::sample(Sequence& sequence, ConstMatrixView logits) {
-  ops_.download(logits, row_);
+void EngineLoop::sample(Sequence& sequence, Outcome& outcome, std::int64_t row) {
   const std::int64_t before = sequence.generated();
-  std::optional<Result<Completion>> how = sequence.take_token(row_);
+  std::optional<Result<Completion>> how =
+      outcome.likeliest.empty()
+          ? sequence.take_token({outcome.logits.row(row), static_cast<std::size_t>(outcome.logits.cols())})
+          : sequence.take_likeliest(outcome.likeliest[static_cast<std::size_t>(row)]);
   counts_.generated_tokens += sequence.generated() - before;
   if (!how || *how) cache_.prove(sequence.chain);
   if (how) end(sequence, std::move(*how));
@@ -349,14 +358,16 @@ void EngineLoop::leave_queue(Sequence& sequence) {
 void EngineLoop::clear_block(std::int32_t block, std::int64_t first_slot) {
   const KvShape& shape = pool_.shape();
   if (zeros_.rows() == 0) {
-    Result<Matrix> zeros = ops_.allocate(kKvBlock, shape.kv_heads * shape.head_dim);
+    Result<Buffer> zeros = ops_.allocate(kKvBlock, shape.kv_heads * shape.head_dim, ops_.activations());
     if (!zeros) throw std::bad_alloc();
     zeros_ = std::move(*zeros);
     ops_.upload(std::vector<float>(static_cast<std::size_t>(zeros_.size()), 0.0F), zeros_.view());
   }
-  const ConstMatrixView rows = zeros_.view().row_range(0, kKvBlock - first_slot);
+  const ConstView rows = zeros_.view().row_range(0, kKvBlock - first_slot);
   const SequenceRows where{{&block, 1}, first_slot, rows.rows};
-  for (std::int64_t layer = 0; layer < shape.layers; ++layer) ops_.kv_write(rows, rows, {&where, 1}, layer, pool_);
+  const auto step = ops_.make_step({&where, 1}, shape.kv_heads, shape);
+  if (!step) throw std::bad_alloc();
+  for (std::int64_t layer = 0; layer < shape.layers; ++layer) ops_.kv_write(rows, rows, **step, layer, pool_);
 }
 
 void EngineLoop::publish() {

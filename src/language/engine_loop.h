@@ -82,9 +82,14 @@ class EngineLoop {
   std::vector<RunningNumbers> running_numbers() const;
   void preempt(std::size_t index);
   void step();
-  Status compute(std::span<const SequenceStep> steps, Matrix& logits);
-  void accept(std::span<const SequenceStep> steps, const Matrix& logits, double ms);
-  void sample(Sequence& sequence, ConstMatrixView logits);
+  // What a step came to for each of its sequences that samples: logits, or the likeliest tokens where that is enough.
+  struct Outcome {
+    Matrix logits;
+    std::vector<std::int32_t> likeliest;  // empty: see logits
+  };
+  Result<Outcome> compute(std::span<const SequenceStep> steps);
+  void accept(std::span<const SequenceStep> steps, Outcome& outcome, double ms);
+  void sample(Sequence& sequence, Outcome& outcome, std::int64_t row);
   void end(Sequence& sequence, Result<Completion> how);
   void close(Sequence& sequence, Result<Completion> how);
   void end_all(const Error& error);
@@ -101,8 +106,7 @@ class EngineLoop {
   // The loop's own.
   PrefixCache cache_;
   Sequences waiting_, running_;
-  std::vector<float> row_;
-  Matrix zeros_;
+  Buffer zeros_;
   EngineStatus counts_;
 
   mutable std::mutex mutex_;

@@ -68,12 +68,21 @@ bool Sequence::allow_next() {
   return true;
 }
 
+bool Sequence::wants_likeliest() const {
+  const SamplingParams& params = request.sampling;
+  return (params.temperature == 0 || params.top_k == 1) && params.repetition_penalty == 1 &&
+         params.frequency_penalty == 0 && params.presence_penalty == 0 && params.logit_bias.empty() &&
+         request.logprobs < 0 && request.constraint == nullptr && may_stop();
+}
+
+std::optional<Result<Completion>> Sequence::take_likeliest(std::int32_t id) {
+  if (id < 0) return not_finite();
+  if (generated() == 0) ttft_ms = ms_since_submit();
+  return take(id, {});
+}
+
 std::optional<Result<Completion>> Sequence::take_token(std::span<float> logits) {
-  if (!all_finite(logits))
-    return fail(Code::kDataLoss,
-                "the model's logits are not finite after {} tokens: are its weights, or the features of a picture, "
-                "damaged?",
-                token_ids.size());
+  if (!all_finite(logits)) return not_finite();
   if (generated() == 0) {
     if (!allow_next()) return complete(FinishReason::kStop);
     ttft_ms = ms_since_submit();
@@ -91,27 +100,38 @@ std::optional<Result<Completion>> Sequence::take_token(std::span<float> logits) 
                           .allowed = allowed ? &*allowed : nullptr,
                           .forbidden = forbidden});
   if (!id) return complete(FinishReason::kStop);
+  return take(*id, raw);
+}
 
+Result<Completion> Sequence::not_finite() const {
+  return fail(Code::kDataLoss,
+              "the model's logits are not finite after {} tokens: are its weights, or the features of a picture, "
+              "damaged?",
+              token_ids.size());
+}
+
+// `raw`: the logits as they came, where their probabilities are wanted.
+std::optional<Result<Completion>> Sequence::take(std::int32_t id, std::span<const float> raw) {
   GenerationEvent event;
-  event.token_ids.push_back(*id);
+  event.token_ids.push_back(id);
   if (request.logprobs >= 0) {
-    logprobs.push_back(logprobs_of(raw, *id, request.logprobs));
+    logprobs.push_back(logprobs_of(raw, id, request.logprobs));
     event.logprobs.push_back(logprobs.back());
   }
   const auto now = Clock::now();
   if (generated() > 0) itl_ms.push_back(std::chrono::duration<float, std::milli>(now - last_token_).count());
   last_token_ = now;
   const bool armed = may_stop();
-  append(*id);
-  const bool stops = ends_with(*id);
-  if (!stops) event.text = answer.push(*id, armed);
+  append(id);
+  const bool stops = ends_with(id);
+  if (!stops) event.text = answer.push(id, armed);
   last_ = std::move(event);
   if (stops || answer.stopped_by()) {
     Completion out = complete(FinishReason::kStop);
     out.stopped_by_token = stops;
     return out;
   }
-  if (constraint != nullptr) constraint->accept(*id);
+  if (constraint != nullptr) constraint->accept(id);
   if (generated() >= answer_limit)
     return complete(constraint != nullptr && constraint->may_end() ? FinishReason::kStop : FinishReason::kLength);
   if (constraint != nullptr && !allow_next()) return complete(FinishReason::kStop);  // whole: nothing left to compute

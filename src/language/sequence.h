@@ -63,6 +63,10 @@ struct Sequence {
   // What the next token is made from: `logits` as the model gives them. Streams it, and returns the end where it is
   // one: an answer, or logits that mean nothing (kDataLoss).
   std::optional<Result<Completion>> take_token(std::span<float> logits);
+  // Whether the likeliest token is all that the next one is made from, and the same with that token (-1: the logits
+  // were not finite).
+  bool wants_likeliest() const;
+  std::optional<Result<Completion>> take_likeliest(std::int32_t id);
   // Hands over what is left to say with the end, and nothing afterwards.
   void end(Result<Completion> how);
 
@@ -70,6 +74,8 @@ struct Sequence {
   bool ends_with(std::int32_t id) const;
   bool may_stop() const { return generated() >= request.min_tokens; }
   bool allow_next();
+  Result<Completion> not_finite() const;
+  std::optional<Result<Completion>> take(std::int32_t id, std::span<const float> raw);
   Completion complete(FinishReason reason);
   void append(std::int32_t id);
   void emit(GenerationEvent&& event);

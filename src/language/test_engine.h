@@ -1,6 +1,7 @@
 // For tests only: language models of chosen logits or random weights, listeners that wait, prompts by the number.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <condition_variable>
@@ -55,6 +56,17 @@ class FakeModel final : public LanguageModel {
       if (const auto found = harm.find(last); found != harm.end()) out.row(i)[200] = found->second;
     }
     return out;
+  }
+
+  Status forward_greedy(const LanguageBatch& batch, KvPool& pool, std::span<std::int32_t> likeliest) const override {
+    ASSIGN_OR_RETURN(const Matrix logits, forward(batch, pool));
+    for (std::int64_t i = 0; i < logits.rows(); ++i) {
+      const float* row = logits.row(i);
+      const bool finite = all_finite({row, static_cast<std::size_t>(logits.cols())});
+      const auto best = std::max_element(row, row + logits.cols()) - row;
+      likeliest[static_cast<std::size_t>(i)] = finite ? static_cast<std::int32_t>(best) : -1;
+    }
+    return {};
   }
 
   static std::int32_t next(std::int32_t last) { return kLetterA + (last + 26 - kLetterA % 26 + 1) % 26; }

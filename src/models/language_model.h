@@ -42,6 +42,10 @@ class LanguageModel {
   // bit-identical whatever stands beside it and however its prompt was cut into steps.
   virtual Result<Matrix> forward(const LanguageBatch& batch, KvPool& pool) const = 0;
 
+  // The same, of which only the likeliest token of each row is wanted (the lowest of equal ones): [logits_rows.size()].
+  // -1 where the row's logits are not all finite.
+  virtual Status forward_greedy(const LanguageBatch& batch, KvPool& pool, std::span<std::int32_t> likeliest) const = 0;
+
   virtual std::uint64_t weight_bytes() const = 0;
 
   // Called, when set, with the name and value of each stage ("inputs_embeds", "layer.0", ...): for goldens.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
 #include <utility>
 #include <vector>
@@ -15,9 +16,11 @@ namespace {
 
 constexpr std::int64_t kPiece = 512;  // rows of the MLP at a time; its hidden values are several times as wide
 
+using Linear = std::unique_ptr<const Weight>;
+
 struct Layer {
   Norm input_norm, post_norm;
-  Linear q, k, v, o, gate, up, down;
+  Linear qkv, o, gate_up, down;  // qkv: q, k and v beside each other; gate_up likewise
 };
 
 // The batch's sequences and blocks are the scheduler's: a mismatch is our own bug.
@@ -57,44 +60,123 @@ class Qwen2VlLanguage final : public LanguageModel {
   }
 
   Result<Matrix> forward(const LanguageBatch& batch, KvPool& pool, const Probe& probe) const override {
-    RETURN_IF_ERROR(check_batch(batch, pool));
-    const auto show = [&](const std::string& stage, ConstMatrixView value) {
-      if (probe) probe(stage, value);
-    };
-    ASSIGN_OR_RETURN(Matrix x, inputs_embeds(batch));
-    show("inputs_embeds", x.view());
-    {
-      ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(batch));
-      ASSIGN_OR_RETURN(Scratch scratch, make_scratch(x.rows()));
-      for (std::int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-        const Layer& layer = layers_[static_cast<std::size_t>(i)];
-        attend(layer, i, rotary.view(), batch.sequences, pool, scratch, x.view());
-        transform(layer, scratch, x.view());
-        show("layer." + std::to_string(i), x.view());
-      }
-    }
     const auto wanted = static_cast<std::int64_t>(batch.logits_rows.size());
-    ASSIGN_OR_RETURN(Matrix last, ops_.allocate(wanted, config_.hidden_size));
-    ASSIGN_OR_RETURN(Matrix logits, ops_.allocate(wanted, config_.vocab_size));
-    if (wanted == 0) return logits;
-    ops_.gather_rows(x.view(), batch.logits_rows, last.view());
-    ops_.rms_norm(last.view(), final_norm_.weight.data(), eps(), last.view());
-    show("norm", last.view());
-    const Linear& head = config_.tie_word_embeddings ? embed_tokens_ : lm_head_;
-    ops_.matmul(last.view(), *head.weight, head.epilogue(), logits.view());
-    show("logits", logits.view());
-    return logits;
+    ASSIGN_OR_RETURN(const Buffer logits, compute(batch, pool, probe));
+    ASSIGN_OR_RETURN(Matrix out, Matrix::create(wanted, config_.vocab_size));
+    RETURN_IF_ERROR(ops_.download(logits.view(), {out.data(), static_cast<std::size_t>(out.size())}));
+    if (probe && wanted > 0) probe("logits", out.view());
+    return out;
+  }
+
+  Status forward_greedy(const LanguageBatch& batch, KvPool& pool, std::span<std::int32_t> likeliest) const override {
+    if (ops_.records() && decodes_only(batch)) return replay_decode(batch, pool, likeliest);
+    ASSIGN_OR_RETURN(const Buffer logits, compute(batch, pool, nullptr));
+    return ops_.argmax(logits.view(), likeliest);
   }
 
  private:
   // Reused by every layer.
   struct Scratch {
-    Matrix normed;    // [T, hidden_size]
-    Matrix q;         // [T, heads * head_dim]
-    Matrix k, v;      // [T, kv_heads * head_dim]
-    Matrix attended;  // [T, heads * head_dim]
-    Matrix gate, up;  // [piece, intermediate_size]
+    Buffer normed;    // [T, hidden_size]
+    Buffer qkv;       // [T, (heads + 2 * kv_heads) * head_dim]
+    Buffer attended;  // [T, heads * head_dim]
+    Buffer gate_up;   // [piece, 2 * intermediate_size]
   };
+
+  // Logits of the rows that are wanted, [logits_rows.size(), vocab_size].
+  Result<Buffer> compute(const LanguageBatch& batch, KvPool& pool, const Probe& probe) const {
+    RETURN_IF_ERROR(check_batch(batch, pool));
+    ASSIGN_OR_RETURN(Buffer x, inputs_embeds(batch));
+    RETURN_IF_ERROR(show(probe, "inputs_embeds", x.view()));
+    {
+      ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(batch));
+      ASSIGN_OR_RETURN(const auto step, ops_.make_step(batch.sequences, config_.num_attention_heads, pool.shape()));
+      ASSIGN_OR_RETURN(Scratch scratch, make_scratch(x.rows()));
+      RETURN_IF_ERROR(layers(rotary.view(), *step, pool, scratch, x.view(), probe));
+    }
+    const auto wanted = static_cast<std::int64_t>(batch.logits_rows.size());
+    ASSIGN_OR_RETURN(Buffer last, ops_.allocate(wanted, config_.hidden_size));
+    ASSIGN_OR_RETURN(Buffer normed, ops_.allocate(wanted, config_.hidden_size, ops_.activations()));
+    ASSIGN_OR_RETURN(Buffer logits, ops_.allocate(wanted, config_.vocab_size));
+    if (wanted == 0) return logits;
+    ops_.gather_rows(x.view(), batch.logits_rows, last.view());
+    ops_.rms_norm(last.view(), final_norm_.weight.f32(), eps(), normed.view());
+    RETURN_IF_ERROR(show(probe, "norm", normed.view()));
+    ops_.matmul(normed.view(), head(), {}, logits.view());
+    return logits;
+  }
+
+  const Weight& head() const { return config_.tie_word_embeddings ? *embed_tokens_ : *lm_head_; }
+
+  Status layers(const RopeTable& rotary, const StepRows& step, KvPool& pool, Scratch& scratch, View x,
+                const Probe& probe) const {
+    for (std::int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+      const Layer& layer = layers_[static_cast<std::size_t>(i)];
+      attend(layer, i, rotary, step, pool, scratch, x);
+      transform(layer, scratch, x);
+      RETURN_IF_ERROR(show(probe, "layer." + std::to_string(i), x));
+    }
+    return {};
+  }
+
+  // Decode steps of so many sequences, recorded: everything they use, at places that stay.
+  struct Decode {
+    Buffer x, logits;
+    RotaryTable rotary;
+    Scratch scratch;
+    std::unique_ptr<const StepRows> step;
+    std::unique_ptr<const Recording> recording;
+  };
+  struct Decodes final : KvCompanion {
+    std::map<std::int64_t, Decode> by_sequences;
+  };
+  static constexpr std::size_t kMostDecodes = 64;  // numbers of sequences that are remembered
+
+  static bool decodes_only(const LanguageBatch& batch) {
+    if (!batch.splices.empty() || batch.sequences.empty()) return false;
+    if (batch.logits_rows.size() != batch.sequences.size()) return false;
+    for (std::size_t i = 0; i < batch.sequences.size(); ++i)
+      if (batch.sequences[i].count != 1 || batch.logits_rows[i] != static_cast<std::int32_t>(i)) return false;
+    return true;
+  }
+
+  Status replay_decode(const LanguageBatch& batch, KvPool& pool, std::span<std::int32_t> likeliest) const {
+    RETURN_IF_ERROR(check_batch(batch, pool));
+    if (pool.companion() == nullptr) pool.companion() = std::make_unique<Decodes>();
+    auto& decodes = static_cast<Decodes&>(*pool.companion()).by_sequences;
+    const auto count = static_cast<std::int64_t>(batch.sequences.size());
+    if (decodes.size() >= kMostDecodes && !decodes.contains(count)) decodes.clear();
+    Decode& decode = decodes[count];
+    if (decode.x.rows() == 0) {
+      ASSIGN_OR_RETURN(decode.scratch, make_scratch(count));
+      ASSIGN_OR_RETURN(decode.logits, ops_.allocate(count, config_.vocab_size));
+      ASSIGN_OR_RETURN(decode.rotary.cos, ops_.allocate(count, config_.head_dim() / 2));
+      ASSIGN_OR_RETURN(decode.rotary.sin, ops_.allocate(count, config_.head_dim() / 2));
+      ASSIGN_OR_RETURN(decode.x, ops_.allocate(count, config_.hidden_size));
+    }
+    ops_.embed(batch.token_ids, *embed_tokens_, decode.x.view());
+    fill_rotary_table(batch, decode.rotary);
+    ASSIGN_OR_RETURN(const bool holds,
+                     ops_.renew_step(batch.sequences, config_.num_attention_heads, pool.shape(), decode.step));
+    if (!holds || decode.recording == nullptr) {
+      decode.recording = nullptr;
+      ASSIGN_OR_RETURN(decode.recording, ops_.record([&] {
+        (void)layers(decode.rotary.view(), *decode.step, pool, decode.scratch, decode.x.view(), nullptr);
+        ops_.rms_norm(decode.x.view(), final_norm_.weight.f32(), eps(), decode.scratch.normed.view());
+        ops_.matmul(decode.scratch.normed.view(), head(), {}, decode.logits.view());
+      }));
+    }
+    ops_.replay(*decode.recording);
+    return ops_.argmax(decode.logits.view(), likeliest);
+  }
+
+  Status show(const Probe& probe, const std::string& stage, ConstView value) const {
+    if (!probe) return {};
+    ASSIGN_OR_RETURN(Matrix host, Matrix::create(value.rows, value.cols));
+    RETURN_IF_ERROR(ops_.download(value, {host.data(), static_cast<std::size_t>(host.size())}));
+    probe(stage, host.view());
+    return {};
+  }
 
   float eps() const { return static_cast<float>(config_.rms_norm_eps); }
   std::int64_t q_width() const { return config_.num_attention_heads * config_.head_dim(); }
@@ -116,13 +198,15 @@ class Qwen2VlLanguage final : public LanguageModel {
       const std::string prefix = "model.layers." + std::to_string(i) + ".";
       Layer layer;
       ASSIGN_OR_RETURN(layer.input_norm, loader.norm(prefix + "input_layernorm", width, false));
-      ASSIGN_OR_RETURN(layer.q, loader.linear(prefix + "self_attn.q_proj", q_width(), width, true));
-      ASSIGN_OR_RETURN(layer.k, loader.linear(prefix + "self_attn.k_proj", kv_width(), width, true));
-      ASSIGN_OR_RETURN(layer.v, loader.linear(prefix + "self_attn.v_proj", kv_width(), width, true));
+      ASSIGN_OR_RETURN(layer.qkv, loader.linear({{prefix + "self_attn.q_proj", q_width()},
+                                                 {prefix + "self_attn.k_proj", kv_width()},
+                                                 {prefix + "self_attn.v_proj", kv_width()}},
+                                                width, true));
       ASSIGN_OR_RETURN(layer.o, loader.linear(prefix + "self_attn.o_proj", width, q_width(), false));
       ASSIGN_OR_RETURN(layer.post_norm, loader.norm(prefix + "post_attention_layernorm", width, false));
-      ASSIGN_OR_RETURN(layer.gate, loader.linear(prefix + "mlp.gate_proj", hidden, width, false));
-      ASSIGN_OR_RETURN(layer.up, loader.linear(prefix + "mlp.up_proj", hidden, width, false));
+      ASSIGN_OR_RETURN(
+          layer.gate_up,
+          loader.linear({{prefix + "mlp.gate_proj", hidden}, {prefix + "mlp.up_proj", hidden}}, width, false));
       ASSIGN_OR_RETURN(layer.down, loader.linear(prefix + "mlp.down_proj", width, hidden, false));
       layers_.push_back(std::move(layer));
     }
@@ -168,72 +252,72 @@ class Qwen2VlLanguage final : public LanguageModel {
     return {};
   }
 
-  Result<Matrix> inputs_embeds(const LanguageBatch& batch) const {
-    ASSIGN_OR_RETURN(Matrix x, ops_.allocate(static_cast<std::int64_t>(batch.token_ids.size()), config_.hidden_size));
-    ops_.embed(batch.token_ids, *embed_tokens_.weight, x.view());
-    for (const Splice& splice : batch.splices) {
-      std::vector<std::int32_t> rows(static_cast<std::size_t>(splice.features.rows));
-      std::iota(rows.begin(), rows.end(), static_cast<std::int32_t>(splice.row));
-      ops_.scatter_rows(splice.features, rows, x.view());
-    }
+  Result<Buffer> inputs_embeds(const LanguageBatch& batch) const {
+    ASSIGN_OR_RETURN(Buffer x, ops_.allocate(static_cast<std::int64_t>(batch.token_ids.size()), config_.hidden_size));
+    ops_.embed(batch.token_ids, *embed_tokens_, x.view());
+    for (const Splice& splice : batch.splices)
+      upload_rows(ops_, splice.features, x.view().row_range(splice.row, splice.features.rows));
     return x;
   }
 
   // M-RoPE (arXiv 2409.12191, section 2.1): the first mrope_section[0] pairs turn with time, the next with height, the
   // last with width.
   Result<RotaryTable> rotary_table(const LanguageBatch& batch) const {
-    const std::int64_t pairs = config_.head_dim() / 2;
-    const std::vector<float> frequencies = inverse_frequencies(config_.rope_theta, config_.head_dim());
-    std::vector<std::size_t> axis;  // of each pair
-    for (std::size_t a = 0; a < 3; ++a) axis.insert(axis.end(), static_cast<std::size_t>(config_.mrope_section[a]), a);
-    return make_rotary_table(ops_, static_cast<std::int64_t>(batch.token_ids.size()), pairs,
-                             [&](std::int64_t row, std::int64_t pair) {
-                               const auto p = static_cast<std::size_t>(pair);
-                               const std::int32_t position = batch.position_ids[axis[p]][static_cast<std::size_t>(row)];
-                               return static_cast<float>(position) * frequencies[p];
-                             });
+    const auto rows = static_cast<std::int64_t>(batch.token_ids.size());
+    RotaryTable out;
+    ASSIGN_OR_RETURN(out.cos, ops_.allocate(rows, config_.head_dim() / 2));
+    ASSIGN_OR_RETURN(out.sin, ops_.allocate(rows, config_.head_dim() / 2));
+    fill_rotary_table(batch, out);
+    return out;
   }
 
+  void fill_rotary_table(const LanguageBatch& batch, RotaryTable& table) const {
+    const std::vector<float> frequencies = inverse_frequencies(config_.rope_theta, config_.head_dim());
+    std::vector<std::int32_t> axis;  // of each pair
+    for (std::int32_t a = 0; a < 3; ++a)
+      axis.insert(axis.end(), static_cast<std::size_t>(config_.mrope_section[static_cast<std::size_t>(a)]), a);
+    ops_.rope_table({batch.position_ids, axis, frequencies}, table.cos.view(), table.sin.view());
+  }
+
+  // Rows of a piece that wide intermediate values are cut into.
+  std::int64_t piece() const { return std::max(kPiece, ops_.filling_rows()); }
+
   Result<Scratch> make_scratch(std::int64_t tokens) const {
-    const std::int64_t piece = std::min(tokens, kPiece);
+    const DType dtype = ops_.activations();
     Scratch scratch;
-    ASSIGN_OR_RETURN(scratch.normed, ops_.allocate(tokens, config_.hidden_size));
-    ASSIGN_OR_RETURN(scratch.q, ops_.allocate(tokens, q_width()));
-    ASSIGN_OR_RETURN(scratch.k, ops_.allocate(tokens, kv_width()));
-    ASSIGN_OR_RETURN(scratch.v, ops_.allocate(tokens, kv_width()));
-    ASSIGN_OR_RETURN(scratch.attended, ops_.allocate(tokens, q_width()));
-    ASSIGN_OR_RETURN(scratch.gate, ops_.allocate(piece, config_.intermediate_size));
-    ASSIGN_OR_RETURN(scratch.up, ops_.allocate(piece, config_.intermediate_size));
+    ASSIGN_OR_RETURN(scratch.normed, ops_.allocate(tokens, config_.hidden_size, dtype));
+    ASSIGN_OR_RETURN(scratch.qkv, ops_.allocate(tokens, q_width() + 2 * kv_width(), dtype));
+    ASSIGN_OR_RETURN(scratch.attended, ops_.allocate(tokens, q_width(), dtype));
+    ASSIGN_OR_RETURN(scratch.gate_up, ops_.allocate(std::min(tokens, piece()), 2 * config_.intermediate_size, dtype));
     return scratch;
   }
 
   // x += o(attention(input_norm(x))) over what the pool holds of each sequence and these rows
-  void attend(const Layer& layer, std::int64_t index, const RopeTable& rotary, std::span<const SequenceRows> sequences,
-              KvPool& pool, Scratch& scratch, MatrixView x) const {
-    ops_.rms_norm(x, layer.input_norm.weight.data(), eps(), scratch.normed.view());
-    ops_.matmul(scratch.normed.view(), *layer.q.weight, layer.q.epilogue(), scratch.q.view());
-    ops_.matmul(scratch.normed.view(), *layer.k.weight, layer.k.epilogue(), scratch.k.view());
-    ops_.matmul(scratch.normed.view(), *layer.v.weight, layer.v.epilogue(), scratch.v.view());
-    ops_.rope(scratch.q.view(), config_.num_attention_heads, rotary);
-    ops_.rope(scratch.k.view(), config_.num_key_value_heads, rotary);
-    ops_.kv_write(scratch.k.view(), scratch.v.view(), sequences, index, pool);
+  void attend(const Layer& layer, std::int64_t index, const RopeTable& rotary, const StepRows& step, KvPool& pool,
+              Scratch& scratch, View x) const {
+    const std::int64_t heads = config_.num_attention_heads, kv_heads = config_.num_key_value_heads;
+    const View qkv = scratch.qkv.view(), attended = scratch.attended.view();
+    ops_.rms_norm(x, layer.input_norm.weight.f32(), eps(), scratch.normed.view());
+    ops_.matmul(scratch.normed.view(), *layer.qkv, {}, qkv);
+    ops_.rope(qkv.col_range(0, q_width() + kv_width()), heads + kv_heads, rotary);  // q and k, side by side
+    ops_.kv_write(qkv.col_range(q_width(), kv_width()), qkv.col_range(q_width() + kv_width(), kv_width()), step, index,
+                  pool);
     const float scale = 1 / std::sqrt(static_cast<float>(config_.head_dim()));
-    ops_.paged_attention(scratch.q.view(), config_.num_attention_heads, scale, sequences, index, pool,
-                         scratch.attended.view());
-    ops_.matmul(scratch.attended.view(), *layer.o.weight, layer.o.epilogue(Activation::kNone, true), x);
+    ops_.paged_attention(qkv.col_range(0, q_width()), heads, scale, step, index, pool, attended);
+    ops_.matmul(attended, *layer.o, {.add_to_out = true}, x);
   }
 
   // x += down(silu(gate(post_norm(x))) * up(post_norm(x)))
-  void transform(const Layer& layer, Scratch& scratch, MatrixView x) const {
-    in_pieces(x.rows, kPiece, [&](std::int64_t begin, std::int64_t count) {
-      const MatrixView rows = x.row_range(begin, count);
-      const MatrixView normed = scratch.normed.view().row_range(0, count);
-      const MatrixView gate = scratch.gate.view().row_range(0, count), up = scratch.up.view().row_range(0, count);
-      ops_.rms_norm(rows, layer.post_norm.weight.data(), eps(), normed);
-      ops_.matmul(normed, *layer.gate.weight, layer.gate.epilogue(), gate);
-      ops_.matmul(normed, *layer.up.weight, layer.up.epilogue(), up);
-      ops_.silu_mul(gate, up, gate);
-      ops_.matmul(gate, *layer.down.weight, layer.down.epilogue(Activation::kNone, true), rows);
+  void transform(const Layer& layer, Scratch& scratch, View x) const {
+    const std::int64_t hidden = config_.intermediate_size;
+    in_pieces(x.rows, piece(), [&](std::int64_t begin, std::int64_t count) {
+      const View rows = x.row_range(begin, count);
+      const View normed = scratch.normed.view().row_range(0, count);
+      const View gate_up = scratch.gate_up.view().row_range(0, count), gate = gate_up.col_range(0, hidden);
+      ops_.rms_norm(rows, layer.post_norm.weight.f32(), eps(), normed);
+      ops_.matmul(normed, *layer.gate_up, {}, gate_up);
+      ops_.silu_mul(gate, gate_up.col_range(hidden, hidden), gate);
+      ops_.matmul(gate, *layer.down, {.add_to_out = true}, rows);
     });
   }
 

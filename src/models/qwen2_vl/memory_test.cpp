@@ -14,32 +14,32 @@ namespace {
 class CountingOps final : public Ops {
  public:
   std::string_view name() const override { return "counting"; }
-  Result<Matrix> allocate(std::int64_t rows, std::int64_t cols) const override {
+  Result<Buffer> allocate(std::int64_t rows, std::int64_t cols, DType dtype) const override {
     floats += rows * cols;
-    return ops_->allocate(rows, cols);
+    return ops_->allocate(rows, cols, dtype);
   }
-  void upload(std::span<const float>, MatrixView) const override {}
-  void download(ConstMatrixView, std::span<float>) const override {}
-  Result<std::unique_ptr<const Weight>> prepare(const TensorView& weight) const override {
-    return ops_->prepare(weight);
+  void upload(std::span<const float>, View) const override {}
+  Status download(ConstView, std::span<float>) const override { return {}; }
+  Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
+                                                std::span<const TensorView> biases) const override {
+    return ops_->prepare(weights, biases);
   }
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override {
     return ops_->make_kv_pool(shape);
   }
-  void matmul(ConstMatrixView, const Weight&, const Epilogue&, MatrixView) const override {}
-  void embed(std::span<const std::int32_t>, const Weight&, MatrixView) const override {}
-  void layer_norm(ConstMatrixView, const float*, const float*, float, MatrixView) const override {}
-  void rms_norm(ConstMatrixView, const float*, float, MatrixView) const override {}
-  void silu_mul(ConstMatrixView, ConstMatrixView, MatrixView) const override {}
-  void rope(MatrixView, std::int64_t, const RopeTable&) const override {}
-  void scatter_rows(ConstMatrixView, std::span<const std::int32_t>, MatrixView) const override {}
-  void gather_rows(ConstMatrixView, std::span<const std::int32_t>, MatrixView) const override {}
-  void attention(ConstMatrixView, ConstMatrixView, ConstMatrixView, std::int64_t, float, std::span<const std::int64_t>,
-                 MatrixView) const override {}
-  void kv_write(ConstMatrixView, ConstMatrixView, std::span<const SequenceRows>, std::int64_t, KvPool&) const override {
-  }
-  void paged_attention(ConstMatrixView, std::int64_t, float, std::span<const SequenceRows>, std::int64_t, const KvPool&,
-                       MatrixView) const override {}
+  void matmul(ConstView, const Weight&, const Epilogue&, View) const override {}
+  void embed(std::span<const std::int32_t>, const Weight&, View) const override {}
+  void layer_norm(ConstView, const float*, const float*, float, View) const override {}
+  void rms_norm(ConstView, const float*, float, View) const override {}
+  void silu_mul(ConstView, ConstView, View) const override {}
+  void rope_table(const RopeAngles&, View, View) const override {}
+  void rope(View, std::int64_t, const RopeTable&) const override {}
+  void gather_rows(ConstView, std::span<const std::int32_t>, View) const override {}
+  Status argmax(ConstView, std::span<std::int32_t>) const override { return {}; }
+  void attention(ConstView, ConstView, ConstView, std::int64_t, float, const Segments&, View) const override {}
+  void kv_write(ConstView, ConstView, const StepRows&, std::int64_t, KvPool&) const override {}
+  void paged_attention(ConstView, std::int64_t, float, const StepRows&, std::int64_t, const KvPool&,
+                       View) const override {}
   void copy_kv_block(std::int32_t, std::int32_t, KvPool&) const override {}
 
   mutable std::int64_t floats = 0;

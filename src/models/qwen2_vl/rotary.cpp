@@ -13,23 +13,12 @@ std::vector<float> inverse_frequencies(double theta, std::int64_t dim) {
   return out;
 }
 
-Result<RotaryTable> make_rotary_table(const Ops& ops, std::int64_t rows, std::int64_t pairs,
-                                      const std::function<float(std::int64_t row, std::int64_t pair)>& angle) {
+Result<RotaryTable> make_rotary_table(const Ops& ops, std::int64_t rows, const RopeAngles& angles) {
+  const auto pairs = static_cast<std::int64_t>(angles.frequency.size());
   RotaryTable table;
   ASSIGN_OR_RETURN(table.cos, ops.allocate(rows, pairs));
   ASSIGN_OR_RETURN(table.sin, ops.allocate(rows, pairs));
-  std::vector<float> cos, sin;
-  cos.reserve(static_cast<std::size_t>(rows * pairs));
-  sin.reserve(static_cast<std::size_t>(rows * pairs));
-  for (std::int64_t row = 0; row < rows; ++row) {
-    for (std::int64_t pair = 0; pair < pairs; ++pair) {
-      const float a = angle(row, pair);
-      cos.push_back(std::cos(a));
-      sin.push_back(std::sin(a));
-    }
-  }
-  ops.upload(cos, table.cos.view());
-  ops.upload(sin, table.sin.view());
+  ops.rope_table(angles, table.cos.view(), table.sin.view());
   return table;
 }
 

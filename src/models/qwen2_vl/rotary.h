@@ -5,7 +5,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -18,12 +17,11 @@ std::vector<float> inverse_frequencies(double theta, std::int64_t dim);
 
 // cos and sin, [rows, pairs] each, owned.
 struct RotaryTable {
-  Matrix cos, sin;
+  Buffer cos, sin;
   RopeTable view() const { return {cos.view(), sin.view()}; }
 };
 
-// The table of angle(row, pair).
-Result<RotaryTable> make_rotary_table(const Ops& ops, std::int64_t rows, std::int64_t pairs,
-                                      const std::function<float(std::int64_t row, std::int64_t pair)>& angle);
+// The table of `rows` rows of these angles, in the memory of `ops`.
+Result<RotaryTable> make_rotary_table(const Ops& ops, std::int64_t rows, const RopeAngles& angles);
 
 }  // namespace chiasm

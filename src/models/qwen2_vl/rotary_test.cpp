@@ -21,16 +21,19 @@ TEST(Rotary, InverseFrequencies) {
 
 TEST(Rotary, TableOfAngles) {
   const auto ops = make_ref_ops();
-  const auto table = make_rotary_table(*ops, 3, 2, [](std::int64_t row, std::int64_t pair) {
-    return static_cast<float>(row) * (pair == 0 ? 1.0F : 100.0F);
-  });
+  // The first pair turns with the second axis, the other with the first.
+  const std::vector<std::int32_t> first{0, 100, 200}, second{0, 1, 2}, axis{1, 0};
+  const std::vector<float> frequency{1, 1};
+  const std::vector<std::span<const std::int32_t>> positions{first, second};
+  const auto table = make_rotary_table(*ops, 3, {positions, axis, frequency});
   ASSERT_TRUE(table);
+  const ConstMatrixView cos = table->cos.view().f32(), sin = table->sin.view().f32();
   for (std::int64_t row = 0; row < 3; ++row) {
     const double r = static_cast<double>(row);
-    EXPECT_NEAR(table->cos.row(row)[0], std::cos(r), 1e-7);
-    EXPECT_NEAR(table->sin.row(row)[0], std::sin(r), 1e-7);
-    EXPECT_NEAR(table->cos.row(row)[1], std::cos(100 * r), 1e-6);
-    EXPECT_NEAR(table->sin.row(row)[1], std::sin(100 * r), 1e-6);
+    EXPECT_NEAR(cos.row(row)[0], std::cos(r), 1e-7);
+    EXPECT_NEAR(sin.row(row)[0], std::sin(r), 1e-7);
+    EXPECT_NEAR(cos.row(row)[1], std::cos(100 * r), 1e-6);
+    EXPECT_NEAR(sin.row(row)[1], std::sin(100 * r), 1e-6);
   }
 }
 

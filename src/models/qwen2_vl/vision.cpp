@@ -1,5 +1,7 @@
 #include "models/qwen2_vl/vision.h"
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 #include <vector>
@@ -14,6 +16,8 @@ namespace {
 constexpr float kNormEps = 1e-6F;
 constexpr double kRopeTheta = 10000;
 constexpr std::int64_t kPiece = 1024;  // rows of the MLP at a time; its hidden values are mlp_ratio times as wide
+
+using Linear = std::unique_ptr<const Weight>;
 
 struct Block {
   Norm norm1, norm2;
@@ -46,34 +50,34 @@ class Qwen2VlVision final : public VisionModel {
   Result<Matrix> encode(ConstMatrixView pixel_values, std::span<const Grid> grids, const Probe& probe) const override {
     RETURN_IF_ERROR(check_input(pixel_values, grids));
     const std::int64_t patches = pixel_values.rows;
-    const auto show = [&](const std::string& stage, ConstMatrixView value) {
-      if (probe) probe(stage, value);
-    };
     ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(patches, grids));
-    const std::vector<std::int64_t> cu_seqlens = segments(grids);
-    ASSIGN_OR_RETURN(Matrix x, ops_.allocate(patches, config_.embed_dim));
-    ops_.matmul(pixel_values, *patch_embed_.weight, patch_embed_.epilogue(), x.view());
-    show("patch_embed", x.view());
+    ASSIGN_OR_RETURN(const auto segments, ops_.make_segments(cu_seqlens(grids)));
+    ASSIGN_OR_RETURN(Buffer x, ops_.allocate(patches, config_.embed_dim));
+    {
+      ASSIGN_OR_RETURN(const Ops::Operand values, ops_.bring(pixel_values));
+      ops_.matmul(values.view, *patch_embed_, {.steady = true}, x.view());
+    }
+    RETURN_IF_ERROR(show(probe, "patch_embed", x.view()));
     {
       ASSIGN_OR_RETURN(Scratch scratch, make_scratch(patches));
       for (std::size_t i = 0; i < blocks_.size(); ++i) {
-        attend(blocks_[i], rotary.view(), cu_seqlens, scratch, x.view());
+        attend(blocks_[i], rotary.view(), *segments, scratch, x.view());
         transform(blocks_[i], scratch, x.view());
-        show("block." + std::to_string(i), x.view());
+        RETURN_IF_ERROR(show(probe, "block." + std::to_string(i), x.view()));
       }
     }
     ASSIGN_OR_RETURN(Matrix features, merge(x.view()));
-    show("image_embeds", features.view());
+    if (probe) probe("image_embeds", features.view());
     return features;
   }
 
  private:
   // Reused by every block.
   struct Scratch {
-    Matrix normed;    // [piece, embed_dim]
-    Matrix qkv;       // [patches, 3 * embed_dim]
-    Matrix attended;  // [patches, embed_dim]
-    Matrix hidden;    // [piece, mlp_ratio * embed_dim]
+    Buffer normed;    // [piece, embed_dim]
+    Buffer qkv;       // [patches, 3 * embed_dim]
+    Buffer attended;  // [patches, embed_dim]
+    Buffer hidden;    // [piece, mlp_ratio * embed_dim]
   };
 
   Status load_weights(const Checkpoint& checkpoint) {
@@ -131,86 +135,105 @@ class Qwen2VlVision final : public VisionModel {
   }
 
   // Each frame group of each picture or video attends to itself only.
-  static std::vector<std::int64_t> segments(std::span<const Grid> grids) {
-    std::vector<std::int64_t> cu_seqlens{0};
+  static std::vector<std::int64_t> cu_seqlens(std::span<const Grid> grids) {
+    std::vector<std::int64_t> out{0};
     for (const Grid& grid : grids) {
-      for (std::int64_t t = 0; t < grid.t; ++t) cu_seqlens.push_back(cu_seqlens.back() + grid.h * grid.w);
+      for (std::int64_t t = 0; t < grid.t; ++t) out.push_back(out.back() + grid.h * grid.w);
     }
-    return cu_seqlens;
+    return out;
   }
 
   // The first half of a head's angles turns with the patch's row, the second with its column.
   Result<RotaryTable> rotary_table(std::int64_t patches, std::span<const Grid> grids) const {
-    std::vector<PatchPosition> positions;
-    positions.reserve(static_cast<std::size_t>(patches));
+    std::vector<std::int32_t> rows, cols;
+    rows.reserve(static_cast<std::size_t>(patches));
+    cols.reserve(static_cast<std::size_t>(patches));
     for (const Grid& grid : grids) {
-      const auto more = patch_positions(grid, config_.spatial_merge_size);
-      positions.insert(positions.end(), more.begin(), more.end());
+      for (const PatchPosition& at : patch_positions(grid, config_.spatial_merge_size)) {
+        rows.push_back(at.row);
+        cols.push_back(at.col);
+      }
     }
-    const std::int64_t pairs = config_.head_dim() / 2, axis = pairs / 2;
-    const std::vector<float> frequencies = inverse_frequencies(kRopeTheta, pairs);
-    return make_rotary_table(ops_, patches, pairs, [&](std::int64_t row, std::int64_t pair) {
-      const PatchPosition& at = positions[static_cast<std::size_t>(row)];
-      const std::int32_t position = pair < axis ? at.row : at.col;
-      return static_cast<float>(position) * frequencies[static_cast<std::size_t>(pair % axis)];
-    });
+    const std::int64_t pairs = config_.head_dim() / 2, half = pairs / 2;
+    std::vector<float> frequencies = inverse_frequencies(kRopeTheta, pairs);
+    std::vector<std::int32_t> axis(static_cast<std::size_t>(half), 0);
+    axis.resize(static_cast<std::size_t>(pairs), 1);
+    frequencies.resize(static_cast<std::size_t>(half));
+    frequencies.insert(frequencies.end(), frequencies.begin(), frequencies.begin() + half);
+    const std::array<std::span<const std::int32_t>, 2> positions{rows, cols};
+    return make_rotary_table(ops_, patches, {positions, axis, frequencies});
   }
 
+  // Rows of a piece that wide intermediate values are cut into.
+  std::int64_t piece() const { return std::max(kPiece, ops_.filling_rows()); }
+
   Result<Scratch> make_scratch(std::int64_t patches) const {
-    const std::int64_t width = config_.embed_dim, piece = std::min(patches, kPiece);
+    const std::int64_t width = config_.embed_dim, rows = std::min(patches, piece());
+    const DType dtype = ops_.activations();
     Scratch scratch;
-    ASSIGN_OR_RETURN(scratch.normed, ops_.allocate(piece, width));
-    ASSIGN_OR_RETURN(scratch.qkv, ops_.allocate(patches, 3 * width));
-    ASSIGN_OR_RETURN(scratch.attended, ops_.allocate(patches, width));
-    ASSIGN_OR_RETURN(scratch.hidden, ops_.allocate(piece, width * config_.mlp_ratio));
+    ASSIGN_OR_RETURN(scratch.normed, ops_.allocate(rows, width, dtype));
+    ASSIGN_OR_RETURN(scratch.qkv, ops_.allocate(patches, 3 * width, dtype));
+    ASSIGN_OR_RETURN(scratch.attended, ops_.allocate(patches, width, dtype));
+    ASSIGN_OR_RETURN(scratch.hidden, ops_.allocate(rows, width * config_.mlp_ratio, dtype));
     return scratch;
   }
 
+  Status show(const Probe& probe, const std::string& stage, ConstView value) const {
+    if (!probe) return {};
+    ASSIGN_OR_RETURN(Matrix host, Matrix::create(value.rows, value.cols));
+    RETURN_IF_ERROR(ops_.download(value, {host.data(), static_cast<std::size_t>(host.size())}));
+    probe(stage, host.view());
+    return {};
+  }
+
   // x += proj(attention(norm1(x)))
-  void attend(const Block& block, const RopeTable& rotary, std::span<const std::int64_t> cu_seqlens, Scratch& scratch,
-              MatrixView x) const {
+  void attend(const Block& block, const RopeTable& rotary, const Segments& segments, Scratch& scratch, View x) const {
     const std::int64_t width = config_.embed_dim;
-    const MatrixView qkv = scratch.qkv.view();
-    in_pieces(x.rows, kPiece, [&](std::int64_t begin, std::int64_t count) {
-      const MatrixView normed = scratch.normed.view().row_range(0, count);
-      ops_.layer_norm(x.row_range(begin, count), block.norm1.weight.data(), block.norm1.bias.data(), kNormEps, normed);
-      ops_.matmul(normed, *block.qkv.weight, block.qkv.epilogue(), qkv.row_range(begin, count));
+    const View qkv = scratch.qkv.view();
+    in_pieces(x.rows, piece(), [&](std::int64_t begin, std::int64_t count) {
+      const View normed = scratch.normed.view().row_range(0, count);
+      ops_.layer_norm(x.row_range(begin, count), block.norm1.weight.f32(), block.norm1.bias.f32(), kNormEps, normed);
+      ops_.matmul(normed, *block.qkv, {.steady = true}, qkv.row_range(begin, count));
     });
-    const MatrixView q = qkv.col_range(0, width), k = qkv.col_range(width, width), v = qkv.col_range(2 * width, width);
-    ops_.rope(q, config_.num_heads, rotary);
-    ops_.rope(k, config_.num_heads, rotary);
+    ops_.rope(qkv.col_range(0, 2 * width), 2 * config_.num_heads, rotary);  // q and k, side by side
+    const View q = qkv.col_range(0, width), k = qkv.col_range(width, width), v = qkv.col_range(2 * width, width);
     const float scale = 1 / std::sqrt(static_cast<float>(config_.head_dim()));
-    ops_.attention(q, k, v, config_.num_heads, scale, cu_seqlens, scratch.attended.view());
-    ops_.matmul(scratch.attended.view(), *block.proj.weight, block.proj.epilogue(Activation::kNone, true), x);
+    ops_.attention(q, k, v, config_.num_heads, scale, segments, scratch.attended.view());
+    ops_.matmul(scratch.attended.view(), *block.proj, {.add_to_out = true, .steady = true}, x);
   }
 
   // x += fc2(act(fc1(norm2(x))))
-  void transform(const Block& block, Scratch& scratch, MatrixView x) const {
-    in_pieces(x.rows, kPiece, [&](std::int64_t begin, std::int64_t count) {
-      const MatrixView rows = x.row_range(begin, count);
-      const MatrixView normed = scratch.normed.view().row_range(0, count);
-      const MatrixView hidden = scratch.hidden.view().row_range(0, count);
-      ops_.layer_norm(rows, block.norm2.weight.data(), block.norm2.bias.data(), kNormEps, normed);
-      ops_.matmul(normed, *block.fc1.weight, block.fc1.epilogue(activation_), hidden);
-      ops_.matmul(hidden, *block.fc2.weight, block.fc2.epilogue(Activation::kNone, true), rows);
+  void transform(const Block& block, Scratch& scratch, View x) const {
+    in_pieces(x.rows, piece(), [&](std::int64_t begin, std::int64_t count) {
+      const View rows = x.row_range(begin, count);
+      const View normed = scratch.normed.view().row_range(0, count);
+      const View hidden = scratch.hidden.view().row_range(0, count);
+      ops_.layer_norm(rows, block.norm2.weight.f32(), block.norm2.bias.f32(), kNormEps, normed);
+      ops_.matmul(normed, *block.fc1, {.activation = activation_, .steady = true}, hidden);
+      ops_.matmul(hidden, *block.fc2, {.add_to_out = true, .steady = true}, rows);
     });
   }
 
   // The patches of each merge block side by side, through the merger's two layers: one feature row.
-  Result<Matrix> merge(ConstMatrixView x) const {
+  Result<Matrix> merge(ConstView x) const {
     const std::int64_t unit = config_.merge_unit(), rows = x.rows / unit, merged = unit * config_.embed_dim;
-    const std::int64_t piece = std::min(rows, std::max<std::int64_t>(1, kPiece / unit));
-    ASSIGN_OR_RETURN(Matrix features, ops_.allocate(rows, config_.hidden_size));
-    ASSIGN_OR_RETURN(Matrix normed, ops_.allocate(piece * unit, config_.embed_dim));
-    ASSIGN_OR_RETURN(Matrix hidden, ops_.allocate(piece, merged));
-    in_pieces(rows, piece, [&](std::int64_t begin, std::int64_t count) {
-      ops_.layer_norm(x.row_range(begin * unit, count * unit), ln_q_.weight.data(), ln_q_.bias.data(), kNormEps,
+    const std::int64_t most = std::min(rows, std::max<std::int64_t>(1, piece() / unit));
+    const DType dtype = ops_.activations();
+    ASSIGN_OR_RETURN(Matrix features, Matrix::create(rows, config_.hidden_size));
+    ASSIGN_OR_RETURN(Buffer normed, ops_.allocate(most * unit, config_.embed_dim, dtype));
+    ASSIGN_OR_RETURN(Buffer hidden, ops_.allocate(most, merged, dtype));
+    ASSIGN_OR_RETURN(Buffer out, ops_.allocate(most, config_.hidden_size));
+    for (std::int64_t begin = 0; begin < rows; begin += most) {
+      const std::int64_t count = std::min(most, rows - begin);
+      ops_.layer_norm(x.row_range(begin * unit, count * unit), ln_q_.weight.f32(), ln_q_.bias.f32(), kNormEps,
                       normed.view().row_range(0, count * unit));
-      const ConstMatrixView blocks{normed.data(), count, merged, merged};
-      const MatrixView wide = hidden.view().row_range(0, count);
-      ops_.matmul(blocks, *merger0_.weight, merger0_.epilogue(Activation::kGelu), wide);
-      ops_.matmul(wide, *merger2_.weight, merger2_.epilogue(), features.view().row_range(begin, count));
-    });
+      const ConstView blocks{std::as_const(normed).view().data, count, merged, merged, dtype};
+      const View wide = hidden.view().row_range(0, count), some = out.view().row_range(0, count);
+      ops_.matmul(blocks, *merger0_, {.activation = Activation::kGelu, .steady = true}, wide);
+      ops_.matmul(wide, *merger2_, {.steady = true}, some);
+      RETURN_IF_ERROR(
+          ops_.download(some, {features.row(begin), static_cast<std::size_t>(count * config_.hidden_size)}));
+    }
     return features;
   }
 

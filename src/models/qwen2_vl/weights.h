@@ -6,24 +6,21 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "kernels/ops.h"
 #include "models/checkpoint.h"
 
 namespace chiasm {
 
-// A weight with its bias; the bias has no elements where there is none.
-struct Linear {
-  std::unique_ptr<const Weight> weight;
-  Matrix bias;  // [1, out_features]
-
-  Epilogue epilogue(Activation activation = Activation::kNone, bool add_to_out = false) const {
-    return {.bias = bias.size() > 0 ? bias.data() : nullptr, .activation = activation, .add_to_out = add_to_out};
-  }
+struct Norm {
+  Buffer weight, bias;  // [1, width]; RMS norms have no bias
 };
 
-struct Norm {
-  Matrix weight, bias;  // [1, width]; RMS norms have no bias
+// A layer's weight by its name in the checkpoint, without ".weight" and ".bias".
+struct LinearName {
+  std::string name;
+  std::int64_t out = 0;
 };
 
 class WeightLoader {
@@ -32,17 +29,30 @@ class WeightLoader {
 
   // `name`.weight [out, in] (later dimensions flattened) and, if asked for, `name`.bias [out]. Errors name the folder
   // and the tensor: absent, or of another shape.
-  Result<Linear> linear(const std::string& name, std::int64_t out, std::int64_t in, bool bias);
+  Result<std::unique_ptr<const Weight>> linear(const std::string& name, std::int64_t out, std::int64_t in, bool bias) {
+    return linear({{name, out}}, in, bias);
+  }
+  // Several that are multiplied with the same rows, as one: their outputs stand beside each other.
+  Result<std::unique_ptr<const Weight>> linear(const std::vector<LinearName>& parts, std::int64_t in, bool bias);
   Result<Norm> norm(const std::string& name, std::int64_t width, bool bias);
 
   std::uint64_t bytes() const { return bytes_; }  // loaded so far
 
  private:
-  Result<Matrix> vector(const std::string& name, std::int64_t size);
+  Result<TensorView> matrix(const std::string& name, std::int64_t out, std::int64_t in) const;
+  Result<TensorView> vector(const std::string& name, std::int64_t size) const;
+  Result<Buffer> upload(const std::string& name, std::int64_t size);
   const Checkpoint& checkpoint_;
   const Ops& ops_;
   std::uint64_t bytes_ = 0;
 };
+
+// Host rows, which may stand in wider ones, into the memory of `ops`.
+inline void upload_rows(const Ops& ops, ConstMatrixView from, View to) {
+  if (from.stride == from.cols) return ops.upload({from.data, static_cast<std::size_t>(from.rows * from.cols)}, to);
+  for (std::int64_t i = 0; i < from.rows; ++i)
+    ops.upload({from.row(i), static_cast<std::size_t>(from.cols)}, to.row_range(i, 1));
+}
 
 // Calls part(begin, count) for [0, rows) in pieces of at most `piece` rows: bounds the memory of wide intermediate
 // values. Results do not depend on the pieces, by the row contract of Ops.

@@ -1,0 +1,46 @@
+#include "kernels/weight_rows.h"
+
+#include <algorithm>
+
+namespace chiasm {
+
+Result<WeightRows> WeightRows::join(std::span<const TensorView> weights, std::span<const TensorView> biases) {
+  if (weights.empty()) return fail(Code::kInvalidArgument, "expected a weight, got none");
+  WeightRows out;
+  out.dtype_ = weights.front().dtype;
+  for (const TensorView& weight : weights)
+    if (weight.dtype != out.dtype_) out.dtype_ = DType::kF32;
+  std::int64_t end = 0;
+  for (const TensorView& weight : weights) {
+    if (!is_weight_dtype(weight.dtype))
+      return fail(Code::kInvalidArgument, "expected a weight of F32, BF16 or F16, got {}", dtype_name(weight.dtype));
+    ASSIGN_OR_RETURN(const std::int64_t count, element_count(weight.shape));
+    if (weight.shape.empty() || count == 0)
+      return fail(Code::kInvalidArgument, "expected a weight matrix, got shape {}", shape_text(weight.shape));
+    ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count(weight.shape, weight.dtype));
+    if (bytes != weight.bytes.size())
+      return fail(Code::kInvalidArgument, "a weight of shape {} and dtype {} has {} bytes, got {}",
+                  shape_text(weight.shape), dtype_name(weight.dtype), bytes, weight.bytes.size());
+    const std::int64_t rows = weight.shape[0], depth = count / rows;
+    if (out.depth_ == 0) out.depth_ = depth;
+    if (depth != out.depth_)
+      return fail(Code::kInvalidArgument, "weights under each other: expected rows of {}, got {}", out.depth_, depth);
+    Part part{end, end + rows, weight.bytes.data()};
+    if (weight.dtype != out.dtype_) {
+      ASSIGN_OR_RETURN(std::vector<float> values, to_f32(weight));
+      out.widened_.push_back(std::move(values));
+      part.data = reinterpret_cast<const std::byte*>(out.widened_.back().data());  // moves with its vector
+    }
+    out.parts_.push_back(part);
+    end += rows;
+  }
+  for (const TensorView& bias : biases) {
+    ASSIGN_OR_RETURN(const std::vector<float> values, to_f32(bias));
+    out.bias_.insert(out.bias_.end(), values.begin(), values.end());
+  }
+  if (!biases.empty() && static_cast<std::int64_t>(out.bias_.size()) != end)
+    return fail(Code::kInvalidArgument, "a bias of {} values for {} outputs", out.bias_.size(), end);
+  return out;
+}
+
+}  // namespace chiasm

@@ -1,0 +1,44 @@
+// The tensors of one weight under each other: [N_0, K], [N_1, K], ... read as one matrix [sum of N_i, K], its biases as
+// one vector. Used by the implementations of Ops::prepare. Thread contract: immutable; the tensors must live as long.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "tensor/tensor.h"
+
+namespace chiasm {
+
+class WeightRows {
+ public:
+  // Tensors of several dtypes are all widened to F32. Errors: no tensor, a scalar, nothing in it, a dtype that is not
+  // F32, BF16 or F16, rows of different lengths, a bias that does not fit.
+  static Result<WeightRows> join(std::span<const TensorView> weights, std::span<const TensorView> biases);
+
+  std::int64_t rows() const { return parts_.back().end; }
+  std::int64_t depth() const { return depth_; }
+  DType dtype() const { return dtype_; }
+  // `depth` elements; they may lie at any address.
+  const std::byte* row(std::int64_t i) const {
+    std::size_t part = 0;
+    while (i >= parts_[part].end) ++part;
+    return parts_[part].data + static_cast<std::uint64_t>((i - parts_[part].begin) * depth_) * size_of(dtype_);
+  }
+  const std::vector<float>& bias() const { return bias_; }  // [rows], or empty
+
+ private:
+  struct Part {
+    std::int64_t begin = 0, end = 0;
+    const std::byte* data = nullptr;
+  };
+  std::vector<Part> parts_;
+  std::vector<std::vector<float>> widened_;
+  std::int64_t depth_ = 0;
+  DType dtype_ = DType::kF32;
+  std::vector<float> bias_;
+};
+
+}  // namespace chiasm
