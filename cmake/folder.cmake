@@ -1,5 +1,6 @@
 # chiasm_folder(NAME [PUBLIC lib...] [PRIVATE lib...]): the library of the folder this is called in, from its .cpp
-# files, and beside it the test program NAME_test from its *_test.cpp files.
+# files, and beside it the test program NAME_test from its *_test.cpp files. Files *_cuda.cpp and *_cuda.cu only where
+# CUDA was found (cmake/cuda.cmake); they may include its headers, and the folder then has CHIASM_CUDA defined.
 #
 # chiasm_base is the lowest folder; every other one names the folders below it under PUBLIC.
 function(chiasm_folder name)
@@ -7,8 +8,18 @@ function(chiasm_folder name)
   file(GLOB sources CONFIGURE_DEPENDS *.cpp)
   file(GLOB tests CONFIGURE_DEPENDS *_test.cpp)
   list(REMOVE_ITEM sources ${tests} "")
+  file(GLOB cuda CONFIGURE_DEPENDS *_cuda.cpp *_cuda.cu)
+  list(REMOVE_ITEM sources ${cuda} "")
+  if(CHIASM_HAS_CUDA)
+    list(APPEND sources ${cuda})
+  endif()
   add_library(chiasm_${name} STATIC ${sources})
   target_link_libraries(chiasm_${name} PUBLIC chiasm_options ${ARG_PUBLIC} PRIVATE ${ARG_PRIVATE})
+  if(CHIASM_HAS_CUDA AND cuda)
+    target_compile_definitions(chiasm_${name} PRIVATE CHIASM_CUDA)
+    target_include_directories(chiasm_${name} SYSTEM PRIVATE ${CHIASM_CUBLASLT_H})
+    target_link_libraries(chiasm_${name} PRIVATE CUDA::cudart_static ${CMAKE_DL_LIBS})
+  endif()
   if(CHIASM_TESTS AND tests)
     chiasm_test(${name}_test SOURCES ${tests} LIBRARIES chiasm_${name} ${ARG_PRIVATE})
   endif()

@@ -1,7 +1,8 @@
 # Compiler flags that hold for every target.
 add_library(chiasm_options INTERFACE)
 target_include_directories(chiasm_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
-target_compile_options(chiasm_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers)
+target_compile_options(chiasm_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:C,CXX>:-Wall;-Wextra;-Wshadow;-Wnon-virtual-dtor;-Wno-missing-field-initializers>")
 if(CHIASM_SANITIZE)
   target_compile_options(chiasm_options INTERFACE -fsanitize=${CHIASM_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(chiasm_options INTERFACE -fsanitize=${CHIASM_SANITIZE})

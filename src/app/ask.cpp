@@ -157,7 +157,8 @@ void print_answer(Console& console, const Tokenizer& tokenizer, const std::strin
 // The vision encoder's memory is given back before the language model's is taken.
 Result<std::vector<LookedAt>> look_at_all(const std::filesystem::path& model, const Options& options,
                                           const FrameLists& frames, ThreadPool& threads, Console& console) {
-  ASSIGN_OR_RETURN(const VisionSideOptions side_options, vision_options(model, options.pictures, console));
+  ASSIGN_OR_RETURN(const VisionSideOptions side_options,
+                   vision_options(model, options.model.device, options.pictures, console));
   console.progress("reading the configuration and the vision digest");
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> side, VisionSide::open(side_options, threads));
   std::vector<PictureInput> inputs = inputs_of(options.images, options.videos, frames);
@@ -193,6 +194,7 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
   // Costs no weights, and a folder that cannot answer is found before time is spent on pictures.
   LanguageSideOptions side_options;
   side_options.model = *model;
+  side_options.device = options.model.device;
   side_options.engine.share_prefix = !options.no_share_prefix;
   side_options.on_warning = [&console](std::string_view message) { console.warn(message); };
   side_options.on_load = progress_of_loading(console, "the language model");

@@ -98,6 +98,7 @@ int run(const Options& options, Console& console) {
     ASSIGN_OR_RETURN(std::vector<Digest> accepted, or_usage(accepted_digests(options.language)));
     LanguageSideOptions side_options;
     side_options.model = model;
+    side_options.device = options.model.device;
     side_options.engine = engine_options(options.language);
     side_options.accepted_vision_digests = accepted;
     side_options.on_warning = warn;

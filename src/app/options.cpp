@@ -8,6 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "app/console.h"
+#include "kernels/devices.h"
 
 namespace chiasm {
 namespace {
@@ -39,6 +40,15 @@ void add_model_option(CLI::App& app, ModelOption& option) {
                  "variable CHIASM_MODEL, else the demo model")
       ->type_name("DIR");
   expect_something(app.get_option("--model"));
+  app.add_option("--device", option.device,
+                 "Where to compute: cpu, cuda:N (a card), or auto: the first card if there is one\n(default: auto)")
+      ->type_name("DEVICE")
+      ->check(CLI::Validator(
+          [](std::string& text) {
+            const Status status = check_device(text);
+            return status ? std::string() : status.error().message;
+          },
+          ""));
 }
 
 Result<fs::path> checkpoint_folder(const std::string& path) {

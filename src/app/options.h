@@ -21,8 +21,10 @@ namespace chiasm {
 class Console;
 
 struct ModelOption {
-  std::string given;  // with -m or by CHIASM_MODEL
+  std::string given;            // with -m or by CHIASM_MODEL
+  std::string device = "auto";  // where it computes: devices.h
 };
+// -m and --device.
 void add_model_option(CLI::App& app, ModelOption& option);
 
 // -m, else CHIASM_MODEL, else the demo model beside the program. kNotFound, naming the three, where it is no folder.

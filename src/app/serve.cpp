@@ -53,7 +53,8 @@ int run(const Options& options, Console& console) {
     ThreadPool threads(options.server.threads);
 
     console.be_quiet();  // progress lines are for terminals; servers log
-    ASSIGN_OR_RETURN(VisionSideOptions vision_side_options, vision_options(model, options.pictures, console));
+    ASSIGN_OR_RETURN(VisionSideOptions vision_side_options,
+                     vision_options(model, options.model.device, options.pictures, console));
     apply(options.vision, vision_side_options);
     vision_side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     vision_side_options.on_load = nullptr;
@@ -64,6 +65,7 @@ int run(const Options& options, Console& console) {
     ASSIGN_OR_RETURN(std::vector<Digest> accepted, or_usage(accepted_digests(options.language)));
     LanguageSideOptions side_options;
     side_options.model = model;
+    side_options.device = options.model.device;
     side_options.engine = engine_options(options.language);
     side_options.accepted_vision_digests = accepted;
     side_options.on_warning = [&log](std::string_view message) { log.warn(message); };

@@ -13,8 +13,9 @@
 
 namespace chiasm {
 
-// Progress and warnings go to the console, which must outlive the side.
-Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const PictureOptions& options,
-                                         Console& console);
+// Progress and warnings go to the console, which must outlive the side. `model` is the folder that `device` stands
+// beside on the command line.
+Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const std::string& device,
+                                         const PictureOptions& options, Console& console);
 
 }  // namespace chiasm

@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 
+#include "kernels/devices.h"
 #include "language/agreement.h"
 
 namespace chiasm {
@@ -34,7 +35,9 @@ Status LanguageSide::load() {
   const std::lock_guard lock(load_mutex_);
   if (engine_ != nullptr) return {};
   if (options_.on_load) options_.on_load(false);
-  if (ops_ == nullptr) ops_ = make_cpu_ops(threads_);
+  if (ops_ == nullptr) {
+    ASSIGN_OR_RETURN(ops_, make_ops(options_.device, threads_));
+  }
   if (model_ == nullptr) {
     ASSIGN_OR_RETURN(model_, load_language_model(*checkpoint_, *ops_));
     checkpoint_.reset();

@@ -28,6 +28,7 @@ namespace chiasm {
 
 struct LanguageSideOptions {
   std::filesystem::path model;
+  std::string device = "cpu";  // devices.h; programs say "auto"
   EngineOptions engine;
   std::vector<Digest> accepted_vision_digests;       // beside the checkpoint's own
   std::function<void(std::string_view)> on_warning;  // may be null

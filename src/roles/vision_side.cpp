@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "base/stopwatch.h"
+#include "kernels/devices.h"
 
 namespace chiasm {
 namespace {
@@ -204,7 +205,7 @@ Result<std::unique_ptr<VisionSide::Eye>> VisionSide::load() {
   if (options_.on_load) options_.on_load(false);
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(options_.model, Role::kVision));
   auto out = std::make_unique<Eye>();
-  out->ops = make_cpu_ops(threads_);
+  ASSIGN_OR_RETURN(out->ops, make_ops(options_.device, threads_));
   ASSIGN_OR_RETURN(out->model, load_vision_model(checkpoint, *out->ops));
   out->encoder =
       std::make_unique<const Encoder>(*out->model, *layout_, preprocessor_, threads_, options_.limits, &codec_stats_);

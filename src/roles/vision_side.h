@@ -28,6 +28,7 @@ namespace chiasm {
 
 struct VisionSideOptions {
   std::filesystem::path model;
+  std::string device = "cpu";                     // devices.h; programs say "auto"
   std::optional<std::filesystem::path> features;  // the folder of the disk tier; none: memory only
   std::uint64_t memory_bytes = 256ULL << 20;
   std::uint64_t disk_bytes = 10ULL << 30;

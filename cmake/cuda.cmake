@@ -1,0 +1,38 @@
+# CUDA is optional: CHIASM_CUDA=AUTO takes it where nvcc and the header of cuBLASLt are found, ON demands it, OFF leaves
+# it. Nothing is downloaded. Programs link the runtime statically and load libcublasLt when a card is used, so that one
+# binary starts on machines without a driver; see docs/adr/0011-cuda.md.
+set(CHIASM_CUDA AUTO CACHE STRING "build the kernels for NVIDIA cards: AUTO, ON or OFF")
+set(CHIASM_CUBLASLT_INCLUDE "" CACHE PATH "folder of cublasLt.h, where it does not stand beside the toolkit's headers")
+set(CHIASM_HAS_CUDA OFF)
+# Sanitizers and fuzzers watch the host's code: not beside a driver that maps memory as it likes.
+if(NOT CHIASM_CUDA STREQUAL "OFF" AND NOT CHIASM_SANITIZE AND NOT CHIASM_FUZZ)
+  find_program(CHIASM_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
+  if(CHIASM_NVCC)
+    get_filename_component(cuda_root ${CHIASM_NVCC} DIRECTORY)
+    get_filename_component(cuda_root ${cuda_root} DIRECTORY)
+    find_path(CHIASM_CUBLASLT_H cublasLt.h HINTS ${CHIASM_CUBLASLT_INCLUDE} ${cuda_root}/include
+              ${cuda_root}/targets/x86_64-linux/include)
+  endif()
+  if(CHIASM_NVCC AND CHIASM_CUBLASLT_H)
+    set(CMAKE_CUDA_COMPILER ${CHIASM_NVCC})
+    set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES 90a-real)
+    endif()
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    # CMake 3.25 does not know how to ask this nvcc for it.
+    set(CMAKE_CUDA20_STANDARD_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION "-std=c++20")
+    set(CMAKE_CUDA_STANDARD 20)
+    if(CCACHE)
+      set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
+    endif()
+    set(CHIASM_HAS_CUDA ON)
+    message(STATUS "CUDA: ${CHIASM_NVCC}, ${CHIASM_CUBLASLT_H}")
+  elseif(CHIASM_CUDA STREQUAL "ON")
+    message(FATAL_ERROR "CHIASM_CUDA=ON: nvcc ('${CHIASM_NVCC}') and cublasLt.h ('${CHIASM_CUBLASLT_H}') are needed")
+  else()
+    message(STATUS "CUDA: not built (nvcc: ${CHIASM_NVCC}, cublasLt.h: ${CHIASM_CUBLASLT_H})")
+  endif()
+endif()

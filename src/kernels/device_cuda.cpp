@@ -1,0 +1,181 @@
+#include "kernels/device_cuda.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include <fmt/format.h>
+
+namespace chiasm {
+namespace {
+
+std::string text_of(cudaError_t error) {
+  return fmt::format("{} ({})", cudaGetErrorString(error), cudaGetErrorName(error));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<CudaDevice>> CudaDevice::open(int index, ThreadPool& threads) {
+  int count = 0;
+  if (const cudaError_t error = cudaGetDeviceCount(&count); error != cudaSuccess)
+    return fail(Code::kUnavailable, "no CUDA card can be used: {}", text_of(error));
+  if (index >= count)
+    return fail(Code::kUnavailable, "no card cuda:{}: this machine has {} (from cuda:0)", index, count);
+  std::unique_ptr<CudaDevice> out(new CudaDevice(index, threads));
+  RETURN_IF_ERROR(out->start());
+  return out;
+}
+
+Status CudaDevice::start() {
+  const auto failed = [&](cudaError_t error) {
+    return fail(Code::kUnavailable, "the card cuda:{} cannot be used: {}", index_, text_of(error));
+  };
+  if (const cudaError_t error = cudaSetDevice(index_); error != cudaSuccess) return failed(error);
+  int major = 0, minor = 0;
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index_);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index_);
+  if (major != 9)
+    return fail(Code::kUnavailable, "the card cuda:{} is of compute capability {}.{}: this build has code for 9.0",
+                index_, major, minor);
+  if (const cudaError_t error = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking); error != cudaSuccess)
+    return failed(error);
+  // Memory that was freed stays here for the next step instead of going back to the driver at every wait.
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t keep = UINT64_MAX;
+  if (const cudaError_t error = cudaDeviceGetDefaultMemPool(&pool, index_); error != cudaSuccess) return failed(error);
+  if (const cudaError_t error = cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &keep);
+      error != cudaSuccess)
+    return failed(error);
+  for (Piece& piece : pieces_) {
+    void* data = nullptr;
+    if (const cudaError_t error = cudaMallocHost(&data, kPiece); error != cudaSuccess) return failed(error);
+    piece.data = static_cast<std::byte*>(data);
+    if (const cudaError_t error = cudaEventCreateWithFlags(&piece.done, cudaEventDisableTiming); error != cudaSuccess)
+      return failed(error);
+  }
+  return {};
+}
+
+// Errors of taking down have nobody to go to.
+CudaDevice::~CudaDevice() {
+  cudaSetDevice(index_);
+  if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  for (const Piece& piece : pieces_) {
+    if (piece.data != nullptr) cudaFreeHost(piece.data);
+    if (piece.done != nullptr) cudaEventDestroy(piece.done);
+  }
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+cudaStream_t CudaDevice::stream() const {
+  note(cudaSetDevice(index_), "cudaSetDevice");
+  return stream_;
+}
+
+Status CudaDevice::out_of_memory(std::uint64_t bytes) const {
+  std::size_t free = 0, total = 0;
+  cudaMemGetInfo(&free, &total);
+  cudaGetLastError();  // this refusal is ours to report, not the next launch's
+  return fail(Code::kResourceExhausted, "cuda:{} has no memory for {} bytes ({} of {} are free)", index_, bytes, free,
+              total);
+}
+
+Result<std::byte*> CudaDevice::allocate(std::uint64_t bytes) const {
+  void* data = nullptr;
+  if (bytes == 0) return nullptr;
+  const cudaStream_t on = stream();
+  if (bytes > (std::uint64_t{1} << 47)) return tl::unexpected(out_of_memory(bytes).error());
+  const cudaError_t error = cudaMallocAsync(&data, bytes, on);
+  if (error == cudaErrorMemoryAllocation) return tl::unexpected(out_of_memory(bytes).error());
+  if (error != cudaSuccess) return fail(Code::kInternal, "cuda:{}: cudaMallocAsync: {}", index_, text_of(error));
+  return static_cast<std::byte*>(data);
+}
+
+void CudaDevice::free(std::byte* data) const {
+  if (data != nullptr) note(cudaFreeAsync(data, stream()), "cudaFreeAsync");
+}
+
+Result<Buffer> CudaDevice::allocate(std::int64_t rows, std::int64_t cols, DType dtype) const {
+  CHECK(dtype == DType::kF32 || dtype == DType::kBF16);
+  const auto bytes = byte_count({rows, cols}, dtype);
+  if (!bytes) return fail(Code::kResourceExhausted, "no memory for a {} x {} matrix", rows, cols);
+  ASSIGN_OR_RETURN(std::byte* const data, allocate(*bytes));
+  const BufferFree free{[](void* context, std::byte* p) { static_cast<const CudaDevice*>(context)->free(p); },
+                        const_cast<CudaDevice*>(this)};
+  return Buffer(data, free, rows, cols, dtype);
+}
+
+void CudaDevice::note(cudaError_t error, const char* what) const {
+  if (error == cudaSuccess) return;
+  const std::lock_guard lock(error_mutex_);
+  if (error_.empty()) error_ = fmt::format("cuda:{}: {}: {}", index_, what, text_of(error)), code_ = error;
+}
+
+void CudaDevice::note(std::string what) const {
+  const std::lock_guard lock(error_mutex_);
+  if (error_.empty()) error_ = fmt::format("cuda:{}: {}", index_, what), code_ = cudaErrorUnknown;
+}
+
+Status CudaDevice::status() const {
+  const std::lock_guard lock(error_mutex_);
+  if (error_.empty()) return {};
+  const Code code = code_ == cudaErrorMemoryAllocation ? Code::kResourceExhausted : Code::kInternal;
+  code_ = cudaSuccess;
+  return fail(code, "{}", std::exchange(error_, {}));
+}
+
+Status CudaDevice::wait() const {
+  note(cudaStreamSynchronize(stream()), "a kernel");
+  return status();
+}
+
+void CudaDevice::send_small(std::byte* to, const void* from, std::uint64_t bytes) const {
+  // From pageable memory: the bytes are taken before the call returns.
+  if (bytes > 0) note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()), "a copy to the card");
+}
+
+void CudaDevice::send(std::byte* to, std::uint64_t bytes, const Fill& fill) const {
+  const cudaStream_t on = stream();
+  const std::lock_guard lock(pieces_mutex_);
+  constexpr std::uint64_t kPart = 256 << 10;  // of a thread
+  int turn = 0;
+  for (std::uint64_t offset = 0; offset < bytes; offset += kPiece, turn ^= 1) {
+    const Piece& piece = pieces_[turn];
+    const std::uint64_t count = std::min(kPiece, bytes - offset);
+    note(cudaEventSynchronize(piece.done), "a copy to the card");
+    threads_.parallel_for(static_cast<std::int64_t>((count + kPart - 1) / kPart), [&](std::int64_t i, int) {
+      const std::uint64_t begin = static_cast<std::uint64_t>(i) * kPart;
+      fill(piece.data + begin, offset + begin, std::min(kPart, count - begin));
+    });
+    note(cudaMemcpyAsync(to + offset, piece.data, count, cudaMemcpyHostToDevice, on), "a copy to the card");
+    note(cudaEventRecord(piece.done, on), "cudaEventRecord");
+  }
+}
+
+Status CudaDevice::receive(const std::byte* from, std::span<std::byte> to) const {
+  const cudaStream_t on = stream();
+  if (to.empty()) return wait();
+  const std::lock_guard lock(pieces_mutex_);
+  const std::uint64_t pieces = (to.size() + kPiece - 1) / kPiece;
+  const auto count_of = [&](std::uint64_t i) { return std::min<std::uint64_t>(kPiece, to.size() - i * kPiece); };
+  const auto begin = [&](std::uint64_t i) {
+    const Piece& piece = pieces_[i % 2];
+    note(cudaMemcpyAsync(piece.data, from + i * kPiece, count_of(i), cudaMemcpyDeviceToHost, on), "a copy to the host");
+    note(cudaEventRecord(piece.done, on), "cudaEventRecord");
+  };
+  note(cudaEventSynchronize(pieces_[0].done), "a copy to the card");
+  note(cudaEventSynchronize(pieces_[1].done), "a copy to the card");
+  begin(0);
+  for (std::uint64_t i = 0; i < pieces; ++i) {
+    note(cudaEventSynchronize(pieces_[i % 2].done), "a kernel");
+    if (i + 1 < pieces) begin(i + 1);
+    constexpr std::uint64_t kPart = 256 << 10;
+    threads_.parallel_for(static_cast<std::int64_t>((count_of(i) + kPart - 1) / kPart), [&](std::int64_t p, int) {
+      const std::uint64_t at = static_cast<std::uint64_t>(p) * kPart, count = std::min(kPart, count_of(i) - at);
+      std::memcpy(to.data() + i * kPiece + at, pieces_[i % 2].data + at, count);
+    });
+  }
+  return status();
+}
+
+}  // namespace chiasm

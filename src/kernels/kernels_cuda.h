@@ -1,0 +1,92 @@
+// The launches of the cuda Ops' kernels: plain pointers and sizes, everything on one stream. Used by ops_cuda.cpp only.
+//
+// Each returns what the launch returned; what goes wrong in the kernel shows at the next synchronisation. Pointers are
+// device memory. Shapes are checked by the caller. Thread contract: pure functions.
+#pragma once
+
+#include <cstdint>
+
+#include <cuda_runtime_api.h>
+
+namespace chiasm {
+
+// A matrix in device memory, F32 or BF16. Apart from buffer.h, so that device code includes nothing of the host's.
+struct CudaView {
+  void* data = nullptr;
+  std::int64_t rows = 0, cols = 0, stride = 0;
+  bool f32 = false;
+};
+
+// --- rows (rowwise_cuda.cu); x and out F32 or BF16
+cudaError_t layer_norm_cuda(CudaView x, const float* weight, const float* bias, float eps, CudaView out,
+                            cudaStream_t s);
+cudaError_t rms_norm_cuda(CudaView x, const float* weight, float eps, CudaView out, cudaStream_t s);
+cudaError_t silu_mul_cuda(CudaView gate, CudaView up, CudaView out, cudaStream_t s);
+cudaError_t activate_cuda(CudaView x, int activation, cudaStream_t s);  // in place
+cudaError_t rope_cuda(CudaView x, std::int64_t heads, CudaView cos, CudaView sin, cudaStream_t s);
+// positions [axes][rows], axis [pairs], frequency [pairs].
+cudaError_t rope_table_cuda(const std::int32_t* positions, const std::int32_t* axis, const float* frequency,
+                            CudaView cos, CudaView sin, cudaStream_t s);
+// out.row(i) = from.row(rows[i]) with a conversion; rows null: row i.
+cudaError_t copy_rows_cuda(CudaView from, const std::int32_t* rows, CudaView out, cudaStream_t s);
+// out[i] = as Ops::argmax. `scratch`: argmax_scratch(rows) floats and as many int32 behind them.
+cudaError_t argmax_cuda(CudaView x, float* scratch, std::int32_t* out, cudaStream_t s);
+std::int64_t argmax_scratch(std::int64_t rows);
+
+// --- products that cuBLASLt is not asked for
+// Few rows (skinny_cuda.cu): x [rows, k] BF16, weight [n, k] BF16, k a multiple of 8, 16-byte aligned rows. A row's
+// bits do not depend on `rows`.
+inline constexpr std::int64_t kSkinnyRows = 16;
+// From there to here cuBLASLt may split k (decode of many); beyond, it may not.
+inline constexpr std::int64_t kFewRows = 64;
+cudaError_t skinny_matmul_cuda(CudaView x, const void* weight, const float* bias, int activation, bool add_to_out,
+                               CudaView out, cudaStream_t s);
+// Any shape and alignment, slow (plain_matmul_cuda.cu).
+cudaError_t plain_matmul_cuda(CudaView x, const void* weight, const float* bias, int activation, bool add_to_out,
+                              CudaView out, cudaStream_t s);
+
+// --- attention
+// A tile of queries over one range of keys.
+struct QueryTile {
+  std::int32_t first_query = 0;  // (row, head of the group) pairs from here, counted in the sequence
+  std::int32_t queries = 0;      // pairs of the whole sequence
+  std::int32_t first_row = 0;    // of q and out: the sequence's first
+  std::int32_t past = 0;         // paged: tokens in the pool before the sequence's rows
+  std::int32_t keys = 0;         // not paged: of the segment
+  std::int32_t table = 0;        // paged: where its block table begins
+};
+inline constexpr std::int64_t kQueryTileRows = 128;
+inline constexpr std::int64_t kMostHeadDim = 128;
+
+// One layer of the pool, [block][kv_head][K or V][block_tokens][head_dim] BF16; strides in elements.
+struct KvLayout {
+  void* data = nullptr;
+  std::int64_t block_tokens = 0, head_stride = 0, block_stride = 0, value_offset = 0;
+};
+
+// Every row sees its whole segment (attention_cuda.cu).
+cudaError_t attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale, const QueryTile* tiles,
+                           std::int64_t tile_count, CudaView out, cudaStream_t s);
+// Causal, over the pool.
+cudaError_t paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
+                                 const QueryTile* tiles, std::int64_t tile_count, const std::int32_t* tables,
+                                 const KvLayout& pool, CudaView out, cudaStream_t s);
+
+// One row a sequence, its keys split into ranges of kSplitKeys (decode_attention_cuda.cu).
+struct DecodeRow {
+  std::int32_t row = 0, keys = 0, table = 0;
+};
+inline constexpr std::int64_t kSplitKeys = 256;
+// Head sizes 64 and 128, up to 16 query heads a kv head, q's rows 16-byte aligned; others take the tiles.
+bool can_decode_cuda(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim);
+// `partial`: rows * heads * splits * (head_dim + 2) floats, splits = ceil(longest / kSplitKeys).
+cudaError_t decode_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
+                                  const DecodeRow* rows, std::int64_t row_count, std::int64_t splits,
+                                  const std::int32_t* tables, const KvLayout& pool, float* partial, CudaView out,
+                                  cudaStream_t s);
+
+// --- the pool (kv_cuda.cu): row i of k and v goes to slots[i] = block * kKvBlock + place.
+cudaError_t kv_write_cuda(CudaView k, CudaView v, const std::int32_t* slots, std::int64_t kv_heads, KvLayout pool,
+                          cudaStream_t s);
+
+}  // namespace chiasm

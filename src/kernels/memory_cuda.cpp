@@ -1,0 +1,251 @@
+#include "kernels/memory_cuda.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <utility>
+
+#include "kernels/weight_rows.h"
+
+namespace chiasm {
+namespace {
+
+// Round to nearest even, as f32_to_bf16; written so that the compiler makes vectors of it.
+inline std::uint16_t rounded(float value) {
+  const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t up = bits + 0x7FFF + ((bits >> 16) & 1);
+  const bool is_nan = (bits & 0x7FFFFFFF) > 0x7F800000;
+  return static_cast<std::uint16_t>((is_nan ? bits | 0x00400000 : up) >> 16);
+}
+
+// `count` elements from `at` of the weight's rows, as BF16. Rows may lie at any address.
+void fill_bf16(const WeightRows& rows, std::int64_t at, std::int64_t count, std::byte* to) {
+  while (count > 0) {
+    const std::int64_t row = at / rows.depth(), column = at % rows.depth();
+    const std::int64_t here = std::min(count, rows.depth() - column);
+    const std::byte* from = rows.row(row) + static_cast<std::uint64_t>(column) * size_of(rows.dtype());
+    if (rows.dtype() == DType::kBF16) {
+      std::memcpy(to, from, static_cast<std::size_t>(here) * 2);
+    } else {
+      for (std::int64_t i = 0; i < here; ++i) {
+        float value = 0;
+        if (rows.dtype() == DType::kF32) {
+          std::memcpy(&value, from + i * 4, 4);
+        } else {
+          std::uint16_t half = 0;
+          std::memcpy(&half, from + i * 2, 2);
+          value = f16_to_f32(half);
+        }
+        const std::uint16_t bits = rounded(value);
+        std::memcpy(to + i * 2, &bits, 2);
+      }
+    }
+    at += here, count -= here, to += here * 2;
+  }
+}
+
+template <class T>
+std::int64_t append(std::vector<std::int32_t>& to, const std::vector<T>& values) {
+  static_assert(sizeof(T) % sizeof(std::int32_t) == 0);
+  const auto at = static_cast<std::int64_t>(to.size());
+  to.resize(to.size() + values.size() * (sizeof(T) / sizeof(std::int32_t)));
+  if (!values.empty()) std::memcpy(to.data() + at, values.data(), values.size() * sizeof(T));
+  return at;
+}
+
+}  // namespace
+
+CudaView cuda_view(ConstView v) {
+  CHECK(v.dtype == DType::kF32 || v.dtype == DType::kBF16);
+  return {const_cast<std::byte*>(v.data), v.rows, v.cols, v.stride, v.dtype == DType::kF32};
+}
+
+void round_to_bf16(const float* values, std::int64_t count, std::byte* to) {
+  auto* const out = reinterpret_cast<std::uint16_t*>(to);  // pieces are aligned
+  for (std::int64_t i = 0; i < count; ++i) out[i] = rounded(values[i]);
+}
+
+Result<std::unique_ptr<const Weight>> CudaWeight::make(const CudaDevice& device, std::span<const TensorView> weights,
+                                                       std::span<const TensorView> biases) {
+  ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
+  std::unique_ptr<CudaWeight> out(new CudaWeight(rows.rows(), rows.depth()));
+  ASSIGN_OR_RETURN(out->values_, device.allocate(rows.rows(), rows.depth(), DType::kBF16));
+  device.send(out->values_.view().data, static_cast<std::uint64_t>(rows.rows() * rows.depth()) * 2,
+              [&](std::byte* piece, std::uint64_t offset, std::uint64_t count) {
+                fill_bf16(rows, static_cast<std::int64_t>(offset / 2), static_cast<std::int64_t>(count / 2), piece);
+              });
+  if (const std::vector<float>& bias = rows.bias(); !bias.empty()) {
+    std::vector<std::uint16_t> halves(bias.size());
+    std::transform(bias.begin(), bias.end(), halves.begin(), rounded);
+    ASSIGN_OR_RETURN(out->bias_, device.allocate(1, rows.rows(), DType::kF32));
+    ASSIGN_OR_RETURN(out->bias_bf16_, device.allocate(1, rows.rows(), DType::kBF16));
+    device.send_small(out->bias_.view().data, bias.data(), bias.size() * sizeof(float));
+    device.send_small(out->bias_bf16_.view().data, halves.data(), halves.size() * sizeof(std::uint16_t));
+  }
+  // The tensors may be let go of when this returns: the last pieces must be on their way.
+  RETURN_IF_ERROR(device.status());
+  return std::unique_ptr<const Weight>(std::move(out));
+}
+
+Result<std::unique_ptr<KvPool>> CudaKvPool::make(const CudaDevice& device, const KvShape& shape) {
+  if (shape.head_dim > kMostHeadDim)
+    return fail(Code::kUnimplemented, "head size: the card's attention takes up to {}, got {}", kMostHeadDim,
+                shape.head_dim);
+  ASSIGN_OR_RETURN(const std::uint64_t bytes,
+                   byte_count({shape.layers, shape.blocks, shape.kv_heads, 2, kKvBlock, shape.head_dim}, DType::kBF16));
+  if (bytes == 0) return fail(Code::kInvalidArgument, "a KV pool needs at least one layer, block and head");
+  std::unique_ptr<CudaKvPool> out(new CudaKvPool(device, shape));
+  ASSIGN_OR_RETURN(out->data_, device.allocate(bytes));
+  device.note(cudaMemsetAsync(out->data_, 0, bytes, device.stream()), "clearing the KV pool");
+  return std::unique_ptr<KvPool>(std::move(out));
+}
+
+CudaKvPool::~CudaKvPool() { device_.free(data_); }
+
+KvLayout CudaKvPool::layer(std::int64_t index) const {
+  CHECK(index >= 0 && index < shape().layers);
+  return {.data = data_ + layer_bytes() * static_cast<std::uint64_t>(index),
+          .block_tokens = kKvBlock,
+          .head_stride = 2 * kKvBlock * shape().head_dim,
+          .block_stride = shape().kv_heads * 2 * kKvBlock * shape().head_dim,
+          .value_offset = kKvBlock * shape().head_dim};
+}
+
+void CudaKvPool::copy_block(std::int32_t from, std::int32_t to) {
+  CHECK(from >= 0 && from < shape().blocks && to >= 0 && to < shape().blocks);
+  if (from == to) return;
+  device_.note(cudaMemcpy2DAsync(data_ + block_bytes() * static_cast<std::uint64_t>(to), layer_bytes(),
+                                 data_ + block_bytes() * static_cast<std::uint64_t>(from), layer_bytes(), block_bytes(),
+                                 static_cast<std::size_t>(shape().layers), cudaMemcpyDeviceToDevice, device_.stream()),
+               "copying a KV block");
+}
+
+Result<CudaInts> CudaInts::send(const CudaDevice& device, std::span<const std::int32_t> values) {
+  CudaInts out;
+  ASSIGN_OR_RETURN(out.data_, device.allocate(1, static_cast<std::int64_t>(values.size()), DType::kF32));
+  device.send_small(out.data_.view().data, values.data(), values.size_bytes());
+  return out;
+}
+
+void CudaInts::renew(const CudaDevice& device, std::span<const std::int32_t> values) const {
+  CHECK(static_cast<std::int64_t>(values.size()) <= data_.size());
+  device.send_small(const_cast<std::byte*>(data_.view().data), values.data(), values.size_bytes());
+}
+
+namespace {
+
+// A step's lists on their way to the card.
+struct StepLists {
+  std::vector<std::int32_t> slots, tables;
+  std::vector<QueryTile> tiles;
+  std::vector<DecodeRow> decode;
+  std::int64_t splits = 0;
+
+  // The tables last: theirs is the length that changes while a sequence decodes.
+  std::vector<std::int32_t> joined(std::int64_t& tiles_at, std::int64_t& decode_at, std::int64_t& tables_at) const {
+    std::vector<std::int32_t> out;
+    append(out, slots);
+    tiles_at = append(out, tiles);
+    decode_at = append(out, decode);
+    tables_at = append(out, tables);
+    return out;
+  }
+};
+
+StepLists lists_of(std::span<const SequenceRows> sequences, std::int64_t heads, const KvShape& shape) {
+  StepLists out;
+  const bool can_decode = can_decode_cuda(heads, shape.kv_heads, shape.head_dim);
+  const auto group = static_cast<std::int32_t>(heads / shape.kv_heads);
+  std::int32_t row = 0;
+  for (const SequenceRows& sequence : sequences) {
+    const auto past = static_cast<std::int32_t>(sequence.past), count = static_cast<std::int32_t>(sequence.count);
+    const auto table = static_cast<std::int32_t>(out.tables.size());
+    const std::int64_t blocks = (sequence.past + sequence.count + kKvBlock - 1) / kKvBlock;
+    for (std::int64_t b = 0; b < blocks; ++b) {
+      const std::int32_t block = sequence.block_table[static_cast<std::size_t>(b)];
+      CHECK(block >= 0 && block < shape.blocks);
+      out.tables.push_back(block);
+    }
+    for (std::int64_t t = past; t < past + count; ++t)
+      out.slots.push_back(sequence.block_table[static_cast<std::size_t>(t / kKvBlock)] *
+                              static_cast<std::int32_t>(kKvBlock) +
+                          static_cast<std::int32_t>(t % kKvBlock));
+    if (count == 1 && can_decode) {
+      out.decode.push_back({row, past + 1, table});
+      out.splits = std::max<std::int64_t>(out.splits, (past + kSplitKeys) / kSplitKeys);
+    } else {
+      for (std::int32_t q = 0; q < count * group; q += static_cast<std::int32_t>(kQueryTileRows))
+        out.tiles.push_back({q, count * group, row, past, 0, table});
+    }
+    row += count;
+  }
+  // The longest first: they decide when the last one ends. The order changes no result.
+  std::stable_sort(out.tiles.begin(), out.tiles.end(), [group](const QueryTile& a, const QueryTile& b) {
+    return a.past + a.first_query / group > b.past + b.first_query / group;
+  });
+  return out;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& device,
+                                                           std::span<const SequenceRows> sequences, std::int64_t heads,
+                                                           const KvShape& shape) {
+  return make(device, sequences, heads, shape, 0, 0);
+}
+
+Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& device,
+                                                           std::span<const SequenceRows> sequences, std::int64_t heads,
+                                                           const KvShape& shape, std::int64_t splits,
+                                                           std::int64_t table_room) {
+  std::unique_ptr<CudaStepRows> out(new CudaStepRows(sequences));
+  const StepLists lists = lists_of(sequences, heads, shape);
+  std::vector<std::int32_t> all = lists.joined(out->tiles_at_, out->decode_at_, out->tables_at_);
+  out->tile_count_ = static_cast<std::int64_t>(lists.tiles.size());
+  out->decode_count_ = static_cast<std::int64_t>(lists.decode.size());
+  out->splits_ = std::max(splits, lists.splits);
+  all.resize(std::max(all.size(), static_cast<std::size_t>(out->tables_at_ + table_room)));
+  out->room_ = static_cast<std::int64_t>(all.size());
+  ASSIGN_OR_RETURN(out->ints_, CudaInts::send(device, all));
+  ASSIGN_OR_RETURN(out->partial_,
+                   device.allocate(out->decode_count_ * heads * out->splits_, shape.head_dim + 2, DType::kF32));
+  return std::unique_ptr<const StepRows>(std::move(out));
+}
+
+Result<bool> CudaStepRows::renew(const CudaDevice& device, std::span<const SequenceRows> sequences, std::int64_t heads,
+                                 const KvShape& shape, std::unique_ptr<const StepRows>& step) {
+  const StepLists lists = lists_of(sequences, heads, shape);
+  if (const auto* old = static_cast<const CudaStepRows*>(step.get())) {
+    std::int64_t tiles_at = 0, decode_at = 0, tables_at = 0;
+    const std::vector<std::int32_t> all = lists.joined(tiles_at, decode_at, tables_at);
+    if (tiles_at == old->tiles_at_ && decode_at == old->decode_at_ && tables_at == old->tables_at_ &&
+        lists.tiles.empty() && static_cast<std::int64_t>(all.size()) <= old->room_ && lists.splits <= old->splits_) {
+      old->ints_.renew(device, all);
+      return true;
+    }
+  }
+  // Room for twice what there is, so that this is seldom.
+  ASSIGN_OR_RETURN(step, make(device, sequences, heads, shape, 2 * lists.splits,
+                              2 * static_cast<std::int64_t>(lists.tables.size()) + 32));
+  return false;
+}
+
+Result<std::unique_ptr<const Segments>> CudaSegments::make(const CudaDevice& device,
+                                                           std::span<const std::int64_t> cu_seqlens) {
+  CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0);
+  std::unique_ptr<CudaSegments> out(new CudaSegments(cu_seqlens));
+  std::vector<QueryTile> tiles;
+  for (std::size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
+    const auto first = static_cast<std::int32_t>(cu_seqlens[s]);
+    const auto count = static_cast<std::int32_t>(cu_seqlens[s + 1] - cu_seqlens[s]);
+    for (std::int32_t q = 0; q < count; q += static_cast<std::int32_t>(kQueryTileRows))
+      tiles.push_back({q, count, first, 0, count, 0});
+  }
+  std::vector<std::int32_t> all;
+  append(all, tiles);
+  out->tile_count_ = static_cast<std::int64_t>(tiles.size());
+  ASSIGN_OR_RETURN(out->ints_, CudaInts::send(device, all));
+  return std::unique_ptr<const Segments>(std::move(out));
+}
+
+}  // namespace chiasm

@@ -1,0 +1,117 @@
+// What the cuda Ops keeps on the card: weights, the KV pool, and the lists of a step or of segments in the form of the
+// kernels. Used by ops_cuda.cpp only. Thread contract: immutable once made, but for the pool's contents.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/device_cuda.h"
+#include "kernels/kernels_cuda.h"
+#include "kernels/ops.h"
+
+namespace chiasm {
+
+CudaView cuda_view(ConstView v);
+
+// `count` values to BF16 at `to`, rounded to nearest even.
+void round_to_bf16(const float* values, std::int64_t count, std::byte* to);
+
+// Row-major [out_features, in_features] BF16; the bias in both dtypes, since cuBLASLt wants it in that of the result.
+class CudaWeight final : public Weight {
+ public:
+  static Result<std::unique_ptr<const Weight>> make(const CudaDevice& device, std::span<const TensorView> weights,
+                                                    std::span<const TensorView> biases);
+  std::uint64_t bytes() const override {
+    return static_cast<std::uint64_t>(out_features() * in_features()) * 2 +
+           static_cast<std::uint64_t>(bias_.size()) * 4 + static_cast<std::uint64_t>(bias_bf16_.size()) * 2;
+  }
+  ConstView values() const { return values_.view(); }
+  const float* bias() const { return bias_.f32(); }
+  // In the dtype of the result; null where there is none.
+  const void* bias_for(DType dtype) const {
+    if (bias_.size() == 0) return nullptr;
+    return dtype == DType::kF32 ? static_cast<const void*>(bias_.view().data) : bias_bf16_.view().data;
+  }
+
+ private:
+  CudaWeight(std::int64_t out_features, std::int64_t in_features) : Weight(out_features, in_features) {}
+  Buffer values_, bias_, bias_bf16_;
+};
+
+// BF16, [layer][block][kv_head][key or value][kKvBlock][head_dim]: a block of all layers is one strided copy. All of it
+// is taken at once.
+class CudaKvPool final : public KvPool {
+ public:
+  static Result<std::unique_ptr<KvPool>> make(const CudaDevice& device, const KvShape& shape);
+  ~CudaKvPool() override;
+  std::uint64_t bytes() const override { return layer_bytes() * static_cast<std::uint64_t>(shape().layers); }
+  KvLayout layer(std::int64_t index) const;
+  void copy_block(std::int32_t from, std::int32_t to);
+
+ private:
+  CudaKvPool(const CudaDevice& device, const KvShape& shape) : KvPool(shape), device_(device) {}
+  std::uint64_t block_bytes() const {
+    return static_cast<std::uint64_t>(shape().kv_heads * 2 * kKvBlock * shape().head_dim) * 2;
+  }
+  std::uint64_t layer_bytes() const { return block_bytes() * static_cast<std::uint64_t>(shape().blocks); }
+  const CudaDevice& device_;
+  std::byte* data_ = nullptr;
+};
+
+// Integers on the card, sent at once.
+class CudaInts {
+ public:
+  static Result<CudaInts> send(const CudaDevice& device, std::span<const std::int32_t> values);
+  void renew(const CudaDevice& device, std::span<const std::int32_t> values) const;  // no more than there were
+  const std::int32_t* at(std::int64_t offset) const {
+    return reinterpret_cast<const std::int32_t*>(data_.view().data) + offset;
+  }
+
+ private:
+  Buffer data_;
+};
+
+class CudaStepRows final : public StepRows {
+ public:
+  static Result<std::unique_ptr<const StepRows>> make(const CudaDevice& device, std::span<const SequenceRows> sequences,
+                                                      std::int64_t heads, const KvShape& shape);
+  // In the place of what `step` holds, where it has room and the same number of rows; true if it was.
+  static Result<bool> renew(const CudaDevice& device, std::span<const SequenceRows> sequences, std::int64_t heads,
+                            const KvShape& shape, std::unique_ptr<const StepRows>& step);
+  const std::int32_t* slots() const { return ints_.at(0); }
+  const std::int32_t* tables() const { return ints_.at(tables_at_); }
+  const QueryTile* tiles() const { return reinterpret_cast<const QueryTile*>(ints_.at(tiles_at_)); }
+  const DecodeRow* decode_rows() const { return reinterpret_cast<const DecodeRow*>(ints_.at(decode_at_)); }
+  std::int64_t tile_count() const { return tile_count_; }
+  std::int64_t decode_count() const { return decode_count_; }
+  std::int64_t splits() const { return splits_; }  // of the longest sequence that decodes
+  // Room for decode_attention_cuda's partial results; layers use it one after the other, in the stream's order.
+  float* partial() const { return reinterpret_cast<float*>(const_cast<std::byte*>(partial_.view().data)); }
+
+ private:
+  explicit CudaStepRows(std::span<const SequenceRows> sequences) : StepRows(sequences) {}
+  static Result<std::unique_ptr<const StepRows>> make(const CudaDevice& device, std::span<const SequenceRows> sequences,
+                                                      std::int64_t heads, const KvShape& shape, std::int64_t splits,
+                                                      std::int64_t table_room);
+  CudaInts ints_;
+  Buffer partial_;
+  std::int64_t tables_at_ = 0, tiles_at_ = 0, decode_at_ = 0;
+  std::int64_t tile_count_ = 0, decode_count_ = 0, splits_ = 0, room_ = 0;
+};
+
+class CudaSegments final : public Segments {
+ public:
+  static Result<std::unique_ptr<const Segments>> make(const CudaDevice& device,
+                                                      std::span<const std::int64_t> cu_seqlens);
+  const QueryTile* tiles() const { return reinterpret_cast<const QueryTile*>(ints_.at(0)); }
+  std::int64_t tile_count() const { return tile_count_; }
+
+ private:
+  explicit CudaSegments(std::span<const std::int64_t> cu_seqlens) : Segments(cu_seqlens) {}
+  CudaInts ints_;
+  std::int64_t tile_count_ = 0;
+};
+
+}  // namespace chiasm

@@ -1,0 +1,297 @@
+#include "kernels/ops_cuda.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "kernels/device_cuda.h"
+#include "kernels/host_rows.h"
+#include "kernels/kernels_cuda.h"
+#include "kernels/memory_cuda.h"
+#include "kernels/products_cuda.h"
+
+namespace chiasm {
+namespace {
+
+bool aligned_rows(ConstView v) {
+  const std::int64_t per_16 = 16 / static_cast<std::int64_t>(size_of(v.dtype));
+  return v.stride % per_16 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
+}
+
+// Operations as a graph of the driver's, which launches it in one call.
+class CudaGraph final : public Recording {
+ public:
+  static Result<std::unique_ptr<const Recording>> record(const CudaDevice& device, const std::function<void()>& body) {
+    const cudaStream_t stream = device.stream();
+    RETURN_IF_ERROR(device.status());  // of what came before
+    device.note(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "recording");
+    body();
+    cudaGraph_t graph = nullptr;
+    device.note(cudaStreamEndCapture(stream, &graph), "recording");
+    std::unique_ptr<CudaGraph> out(new CudaGraph);
+    if (graph != nullptr) {
+      device.note(cudaGraphInstantiate(&out->executable_, graph, 0), "recording");
+      cudaGraphDestroy(graph);
+    }
+    RETURN_IF_ERROR(device.status());
+    return std::unique_ptr<const Recording>(std::move(out));
+  }
+  ~CudaGraph() override {
+    if (executable_ != nullptr) cudaGraphExecDestroy(executable_);
+  }
+  CudaGraph(const CudaGraph&) = delete;
+  CudaGraph& operator=(const CudaGraph&) = delete;
+  cudaGraphExec_t get() const { return executable_; }
+
+ private:
+  CudaGraph() = default;
+  cudaGraphExec_t executable_ = nullptr;
+};
+
+class CudaOps final : public Ops {
+ public:
+  CudaOps(std::unique_ptr<CudaDevice> device, std::unique_ptr<CudaProducts> products)
+      : device_(std::move(device)), products_(std::move(products)) {}
+  // The stream may still use what the products keep.
+  ~CudaOps() override { (void)device_->wait(); }
+
+  std::string_view name() const override { return "cuda"; }
+  DType activations() const override { return DType::kBF16; }
+  std::int64_t filling_rows() const override { return 8192; }
+
+  Result<Buffer> allocate(std::int64_t rows, std::int64_t cols, DType dtype) const override {
+    return device_->allocate(rows, cols, dtype);
+  }
+
+  void upload(std::span<const float> from, View to) const override {
+    CHECK(static_cast<std::int64_t>(from.size()) == to.rows * to.cols);
+    const bool whole = to.stride == to.cols || to.rows <= 1;
+    if (whole) {
+      send(from, to);
+      return;
+    }
+    auto copy = device_->allocate(to.rows, to.cols, to.dtype);
+    if (!copy) return device_->note(copy.error().message);
+    send(from, copy->view());
+    check(copy_rows_cuda(cuda_view(std::as_const(*copy).view()), nullptr, cuda_view(to), stream()), "upload");
+  }
+
+  Result<Operand> bring(ConstMatrixView host) const override {
+    Operand out;
+    ASSIGN_OR_RETURN(out.copy, device_->allocate(host.rows, host.cols, DType::kBF16));
+    out.view = std::as_const(out.copy).view();
+    CHECK(host.stride == host.cols);
+    send({host.data, static_cast<std::size_t>(host.rows * host.cols)}, out.copy.view());
+    return out;
+  }
+
+  Status download(ConstView from, std::span<float> to) const override {
+    CHECK(static_cast<std::int64_t>(to.size()) == from.rows * from.cols);
+    const auto bytes = std::as_writable_bytes(to);
+    if (from.dtype == DType::kF32 && (from.stride == from.cols || from.rows <= 1))
+      return device_->receive(from.data, bytes);
+    ASSIGN_OR_RETURN(Buffer copy, device_->allocate(from.rows, from.cols, DType::kF32));
+    check(copy_rows_cuda(cuda_view(from), nullptr, cuda_view(copy.view()), stream()), "download");
+    return device_->receive(copy.view().data, bytes);
+  }
+
+  Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
+                                                std::span<const TensorView> biases) const override {
+    return CudaWeight::make(*device_, weights, biases);
+  }
+
+  Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override {
+    return CudaKvPool::make(*device_, shape);
+  }
+  std::uint64_t kv_block_bytes(const KvShape& shape) const override { return Ops::kv_block_bytes(shape) / 2; }
+
+  Result<std::unique_ptr<const StepRows>> make_step(std::span<const SequenceRows> sequences, std::int64_t heads,
+                                                    const KvShape& shape) const override {
+    return CudaStepRows::make(*device_, sequences, heads, shape);
+  }
+  Result<bool> renew_step(std::span<const SequenceRows> sequences, std::int64_t heads, const KvShape& shape,
+                          std::unique_ptr<const StepRows>& step) const override {
+    return CudaStepRows::renew(*device_, sequences, heads, shape, step);
+  }
+  Result<std::unique_ptr<const Segments>> make_segments(std::span<const std::int64_t> cu_seqlens) const override {
+    return CudaSegments::make(*device_, cu_seqlens);
+  }
+
+  bool records() const override { return true; }
+  Result<std::unique_ptr<const Recording>> record(const std::function<void()>& body) const override {
+    return CudaGraph::record(*device_, body);
+  }
+  void replay(const Recording& recording) const override {
+    check(cudaGraphLaunch(static_cast<const CudaGraph&>(recording).get(), stream()), "replaying a recording");
+  }
+
+  void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
+    const auto& w = static_cast<const CudaWeight&>(weight);
+    CHECK(x.cols == w.in_features() && out.cols == w.out_features() && out.rows == x.rows);
+    CHECK(x.dtype == DType::kBF16);
+    if (x.rows == 0) return;
+    const auto activation = static_cast<int>(epilogue.activation);
+    const bool aligned = x.cols % 8 == 0 && aligned_rows(x) && aligned_rows(out);
+    const CudaView from = cuda_view(x), to = cuda_view(out);
+    if (aligned && x.rows <= kSkinnyRows && !epilogue.steady)
+      return check(skinny_matmul_cuda(from, w.values().data, w.bias(), activation, epilogue.add_to_out, to, stream()),
+                   "matmul");
+    if (aligned && (activation == 0 || !epilogue.add_to_out)) {
+      const bool split = !epilogue.steady && x.rows <= kFewRows;
+      const auto done =
+          products_->multiply(from, w.values().data, w.bias_for(out.dtype), epilogue.add_to_out, split, to, stream());
+      if (!done) return device_->note(done.error().message);
+      if (*done) {
+        if (activation != 0) check(activate_cuda(to, activation, stream()), "activation");
+        return;
+      }
+    }
+    check(plain_matmul_cuda(from, w.values().data, w.bias(), activation, epilogue.add_to_out, to, stream()), "matmul");
+  }
+
+  void embed(std::span<const std::int32_t> ids, const Weight& table, View out) const override {
+    const auto& w = static_cast<const CudaWeight&>(table);
+    CHECK(static_cast<std::int64_t>(ids.size()) == out.rows && out.cols == w.in_features());
+    for (const std::int32_t id : ids) CHECK(id >= 0 && id < w.out_features());
+    copy_rows(w.values(), ids, out);
+  }
+
+  void layer_norm(ConstView x, const float* weight, const float* bias, float eps, View out) const override {
+    CHECK(same_shape(x, out));
+    check(layer_norm_cuda(cuda_view(x), weight, bias, eps, cuda_view(out), stream()), "layer_norm");
+  }
+
+  void rms_norm(ConstView x, const float* weight, float eps, View out) const override {
+    CHECK(same_shape(x, out));
+    check(rms_norm_cuda(cuda_view(x), weight, eps, cuda_view(out), stream()), "rms_norm");
+  }
+
+  void silu_mul(ConstView gate, ConstView up, View out) const override {
+    CHECK(same_shape(gate, up) && same_shape(gate, out) && gate.dtype == up.dtype && gate.dtype == out.dtype);
+    check(silu_mul_cuda(cuda_view(gate), cuda_view(up), cuda_view(out), stream()), "silu_mul");
+  }
+
+  void rope_table(const RopeAngles& angles, View cos, View sin) const override {
+    CHECK(same_shape(cos, sin) && cos.dtype == DType::kF32 && sin.dtype == DType::kF32);
+    CHECK(cos.stride == cos.cols && sin.stride == sin.cols);
+    check_rope_angles(angles, cos.rows, cos.cols);
+    std::vector<std::int32_t> ints;
+    for (const auto& positions : angles.positions) ints.insert(ints.end(), positions.begin(), positions.end());
+    const auto axis_at = static_cast<std::int64_t>(ints.size());
+    ints.insert(ints.end(), angles.axis.begin(), angles.axis.end());
+    for (const float frequency : angles.frequency) ints.push_back(std::bit_cast<std::int32_t>(frequency));
+    const auto sent = CudaInts::send(*device_, ints);
+    if (!sent) return device_->note(sent.error().message);
+    check(rope_table_cuda(sent->at(0), sent->at(axis_at), reinterpret_cast<const float*>(sent->at(axis_at + cos.cols)),
+                          cuda_view(cos), cuda_view(sin), stream()),
+          "rope_table");
+  }
+
+  void rope(View x, std::int64_t heads, const RopeTable& table) const override {
+    CHECK(same_shape(table.cos, table.sin) && table.cos.rows == x.rows && x.cols == heads * 2 * table.cos.cols);
+    CHECK(table.cos.stride == table.cos.cols && table.sin.stride == table.sin.cols);
+    check(rope_cuda(cuda_view(x), heads, cuda_view(table.cos), cuda_view(table.sin), stream()), "rope");
+  }
+
+  void gather_rows(ConstView from, std::span<const std::int32_t> rows, View to) const override {
+    CHECK(static_cast<std::int64_t>(rows.size()) == to.rows && from.cols == to.cols);
+    for (const std::int32_t row : rows) CHECK(row >= 0 && row < from.rows);
+    copy_rows(from, rows, to);
+  }
+
+  Status argmax(ConstView x, std::span<std::int32_t> out) const override {
+    CHECK(x.dtype == DType::kF32 && static_cast<std::int64_t>(out.size()) == x.rows);
+    if (out.empty()) return device_->status();
+    const std::int64_t parts = argmax_scratch(x.rows);
+    ASSIGN_OR_RETURN(Buffer scratch, device_->allocate(1, 2 * parts + x.rows, DType::kF32));
+    auto* const floats = reinterpret_cast<float*>(scratch.view().data);
+    auto* const best = reinterpret_cast<std::int32_t*>(floats + 2 * parts);
+    check(argmax_cuda(cuda_view(x), floats, best, stream()), "argmax");
+    return device_->receive(reinterpret_cast<const std::byte*>(best), std::as_writable_bytes(out));
+  }
+
+  void attention(ConstView q, ConstView k, ConstView v, std::int64_t heads, float scale, const Segments& segments,
+                 View out) const override {
+    CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out) && q.cols % heads == 0);
+    CHECK(segments.cu_seqlens().back() == q.rows);
+    for (const ConstView& view : {q, k, v, ConstView(out)}) CHECK(view.dtype == DType::kBF16);
+    const auto& lists = static_cast<const CudaSegments&>(segments);
+    check(attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, lists.tiles(), lists.tile_count(),
+                         cuda_view(out), stream()),
+          "attention");
+  }
+
+  void kv_write(ConstView k, ConstView v, const StepRows& step, std::int64_t layer, KvPool& pool) const override {
+    CHECK(same_shape(k, v) && k.cols == pool.shape().kv_heads * pool.shape().head_dim);
+    CHECK(k.dtype == DType::kBF16 && v.dtype == DType::kBF16);
+    const auto& lists = static_cast<const CudaStepRows&>(step);
+    check(kv_write_cuda(cuda_view(k), cuda_view(v), lists.slots(), pool.shape().kv_heads,
+                        static_cast<const CudaKvPool&>(pool).layer(layer), stream()),
+          "kv_write");
+  }
+
+  void paged_attention(ConstView q, std::int64_t heads, float scale, const StepRows& step, std::int64_t layer,
+                       const KvPool& pool, View out) const override {
+    const std::int64_t kv_heads = pool.shape().kv_heads, head_dim = pool.shape().head_dim;
+    CHECK(same_shape(q, out) && q.cols == heads * head_dim && heads % kv_heads == 0);
+    CHECK(q.dtype == DType::kBF16 && out.dtype == DType::kBF16);
+    const auto& lists = static_cast<const CudaStepRows&>(step);
+    const KvLayout layout = static_cast<const CudaKvPool&>(pool).layer(layer);
+    check(paged_attention_cuda(cuda_view(q), heads, kv_heads, scale, lists.tiles(), lists.tile_count(), lists.tables(),
+                               layout, cuda_view(out), stream()),
+          "paged_attention");
+    if (lists.decode_count() == 0) return;
+    CHECK(aligned_rows(q));
+    check(decode_attention_cuda(cuda_view(q), heads, kv_heads, scale, lists.decode_rows(), lists.decode_count(),
+                                lists.splits(), lists.tables(), layout, lists.partial(), cuda_view(out), stream()),
+          "decode attention");
+  }
+
+  void copy_kv_block(std::int32_t from, std::int32_t to, KvPool& pool) const override {
+    static_cast<CudaKvPool&>(pool).copy_block(from, to);
+  }
+
+ private:
+  cudaStream_t stream() const { return device_->stream(); }
+  void check(cudaError_t error, const char* what) const { device_->note(error, what); }
+
+  void copy_rows(ConstView from, std::span<const std::int32_t> rows, View to) const {
+    if (rows.empty()) return;
+    const auto sent = CudaInts::send(*device_, rows);
+    if (!sent) return device_->note(sent.error().message);
+    check(copy_rows_cuda(cuda_view(from), sent->at(0), cuda_view(to), stream()), "gathering rows");
+  }
+
+  // Into contiguous memory, rounded on the way where it is BF16.
+  void send(std::span<const float> from, View to) const {
+    const std::uint64_t size = size_of(to.dtype);
+    device_->send(to.data, from.size() * size, [&](std::byte* piece, std::uint64_t offset, std::uint64_t count) {
+      const float* values = from.data() + offset / size;
+      if (to.dtype == DType::kF32) {
+        std::memcpy(piece, values, count);
+      } else {
+        round_to_bf16(values, static_cast<std::int64_t>(count / 2), piece);
+      }
+    });
+  }
+
+  std::unique_ptr<CudaDevice> device_;
+  std::unique_ptr<CudaProducts> products_;  // destroyed first: its memory is the card's
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Ops>> make_cuda_ops(int index, ThreadPool& threads) {
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> device, CudaDevice::open(index, threads));
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaProducts> products, CudaProducts::load());
+  return std::make_unique<CudaOps>(std::move(device), std::move(products));
+}
+
+}  // namespace chiasm
