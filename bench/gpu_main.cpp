@@ -1,0 +1,247 @@
+// chiasm_gpu_bench: the times of docs/performance.md's table for cards, one JSON object a line. tools/gpu_bench.py runs
+// it beside the reference implementation. Everything is timed from the host, with the copies there and back in it.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <fmt/format.h>
+
+#include "base/file.h"
+#include "base/stopwatch.h"
+#include "kernels/devices.h"
+#include "models/language_model.h"
+#include "models/vision_model.h"
+#include "operands.h"
+#include "tensor/npy.h"
+
+namespace chiasm::bench {
+namespace {
+
+template <class T>
+T must(Result<T> result) {
+  if (!result) {
+    fmt::print(stderr, "gpu_bench: {}\n", result.error().message);
+    std::exit(1);
+  }
+  return *std::move(result);
+}
+void must(const Status& status) {
+  if (status) return;
+  fmt::print(stderr, "gpu_bench: {}\n", status.error().message);
+  std::exit(1);
+}
+
+struct Times {
+  double median = 0, low = 0, high = 0;
+};
+Times times_of(int warmups, int samples, const std::function<void()>& body) {
+  std::vector<double> ms;
+  for (int i = 0; i < warmups + samples; ++i) {
+    const Stopwatch watch;
+    body();
+    if (i >= warmups) ms.push_back(watch.ms());
+  }
+  std::sort(ms.begin(), ms.end());
+  return {ms[ms.size() / 2], ms.front(), ms.back()};
+}
+
+void report(const std::string& name, const Times& times, const std::string& more = "") {
+  fmt::print("{{\"name\": \"{}\", \"ms\": {:.3f}, \"low\": {:.3f}, \"high\": {:.3f}{}}}\n", name, times.median,
+             times.low, times.high, more);
+  std::fflush(stdout);
+}
+
+// Wide as it is high where possible, both sides multiples of the merge size.
+Grid grid_for(std::int64_t patches, std::int64_t merge) {
+  std::int64_t h = static_cast<std::int64_t>(std::sqrt(static_cast<double>(patches))) / merge * merge;
+  while (h > merge && (patches % h != 0 || patches / h % merge != 0)) h -= merge;
+  return {1, h, patches / h};
+}
+
+// What is timed, beside the checkpoints.
+struct Sizes {
+  std::vector<std::int64_t> patches{1024, 5476, 16384}, prefill{1056, 4128}, sequences{1, 4, 8, 16, 32, 64};
+  int samples = 15;
+};
+
+void vision(const std::filesystem::path& dir, const Ops& ops, const Sizes& sizes) {
+  const Stopwatch watch;
+  const Checkpoint checkpoint = must(Checkpoint::open(dir, Role::kVision));
+  const auto model = must(load_vision_model(checkpoint, ops));
+  report("vision load", {watch.ms(), watch.ms(), watch.ms()}, fmt::format(", \"bytes\": {}", model->weight_bytes()));
+  const VisionConfig& config = model->config();
+  const auto run = [&](const std::string& name, const std::vector<Grid>& grids) {
+    std::int64_t patches = 0;
+    for (const Grid& grid : grids) patches += grid.patches();
+    const Matrix pixels = random_matrix(patches, config.patch_width(), 12);
+    report(name, times_of(3, sizes.samples, [&] { must(model->encode(pixels.view(), grids)); }));
+    report(name + ", its pixels to the card", times_of(2, sizes.samples, [&] {
+             const auto there = must(ops.bring(pixels.view()));
+             float one = 0;
+             must(ops.download(there.view.row_range(0, 1).col_range(0, 1), {&one, 1}));
+           }));
+  };
+  for (const std::int64_t patches : sizes.patches)
+    run(fmt::format("vision {}", patches), {grid_for(patches, config.spatial_merge_size)});
+  if (sizes.patches.size() > 1) run("vision 8x1024", std::vector<Grid>(8, Grid{1, 32, 32}));
+}
+
+// Sequences that have `context` tokens of random keys and values, and a step for them.
+class Steps {
+ public:
+  Steps(const LanguageModel& model, const Ops& ops, std::int64_t sequences, std::int64_t context, std::int64_t tokens)
+      : model_(model) {
+    const std::int64_t blocks = (context + tokens + 64 + kKvBlock - 1) / kKvBlock;
+    pool_ = must(ops.make_kv_pool(model.kv_shape(blocks * sequences)));
+    for (std::int64_t s = 0; s < sequences; ++s) {
+      auto& table = tables_.emplace_back();
+      for (std::int64_t b = 0; b < blocks; ++b) table.push_back(static_cast<std::int32_t>(b * sequences + s));
+    }
+  }
+  // The next `tokens` of every sequence after `past`; one logits row each, or none.
+  void run(std::int64_t past, std::int64_t tokens, bool logits) {
+    std::vector<std::int32_t> ids, positions, wanted;
+    std::vector<SequenceRows> rows;
+    for (const auto& table : tables_) {
+      for (std::int64_t t = 0; t < tokens; ++t) {
+        ids.push_back(static_cast<std::int32_t>((past + t) * 7919 % model_.config().vocab_size));
+        positions.push_back(static_cast<std::int32_t>(past + t));
+      }
+      rows.push_back({table, past, tokens});
+      if (logits) wanted.push_back(static_cast<std::int32_t>(ids.size() - 1));
+    }
+    std::vector<std::int32_t> likeliest(wanted.size());
+    must(model_.forward_greedy({ids, {positions, positions, positions}, {}, rows, wanted}, *pool_, likeliest));
+  }
+
+ private:
+  const LanguageModel& model_;
+  std::unique_ptr<KvPool> pool_;
+  std::vector<std::vector<std::int32_t>> tables_;
+};
+
+void language(const std::filesystem::path& dir, const std::string& name, const Ops& ops, const Sizes& sizes) {
+  const Stopwatch watch;
+  std::unique_ptr<const LanguageModel> model;
+  {
+    const Checkpoint checkpoint = must(Checkpoint::open(dir, Role::kLanguage));
+    model = must(load_language_model(checkpoint, ops));
+  }
+  report("load " + name, {watch.ms(), watch.ms(), watch.ms()}, fmt::format(", \"bytes\": {}", model->weight_bytes()));
+  for (const std::int64_t tokens : sizes.prefill) {
+    Steps steps(*model, ops, 1, 0, tokens);
+    report(fmt::format("prefill {} {}", name, tokens), times_of(3, sizes.samples, [&] { steps.run(0, tokens, true); }));
+  }
+  for (const std::int64_t sequences : sizes.sequences) {
+    constexpr std::int64_t kContext = 1024;
+    Steps steps(*model, ops, sequences, kContext, 64);
+    for (std::int64_t past = 0; past < kContext; past += 128) steps.run(past, 128, false);
+    std::int64_t past = kContext;
+    const Times times = times_of(5, 40, [&] { steps.run(past++, 1, true); });
+    report(fmt::format("decode {} x{}", name, sequences), times,
+           fmt::format(", \"tokens_per_s\": {:.1f}", 1000.0 * static_cast<double>(sequences) / times.median));
+    if (sequences != 1 && sequences != 64) continue;
+    // Without logits nothing waits, and nothing is recorded: what the host needs to hand a step to the card piece by
+    // piece.
+    Times host;
+    for (int i = 0; i < 3; ++i) {
+      host = times_of(0, 2, [&] { steps.run(past, 1, false); });
+      steps.run(past, 1, true);  // waits
+    }
+    report(fmt::format("host of an unrecorded step {} x{}", name, sequences), host);
+    steps.run(past, 1, true);
+  }
+}
+
+Matrix read_matrix(const std::filesystem::path& file) {
+  const std::vector<std::byte> bytes = must(read_file(file, 1 << 28));
+  const NpyArray array = must(parse_npy({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, 1 << 26));
+  const std::int64_t cols = array.shape.back();
+  Matrix out(static_cast<std::int64_t>(array.values.size()) / cols, cols);
+  std::transform(array.values.begin(), array.values.end(), out.data(), [](double v) { return static_cast<float>(v); });
+  return out;
+}
+
+void write_matrix(const std::filesystem::path& file, ConstMatrixView values) {
+  std::string header =
+      fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", values.rows, values.cols);
+  header.resize((header.size() + 10 + 63) / 64 * 64 - 10, ' ');
+  header.back() = '\n';
+  std::ofstream out(file, std::ios::binary);
+  out.write("\x93NUMPY\x01\0", 8);
+  out.put(static_cast<char>(header.size() & 0xFF)).put(static_cast<char>(header.size() >> 8));
+  out << header;
+  out.write(reinterpret_cast<const char*>(values.data),
+            static_cast<std::streamsize>(sizeof(float)) * values.rows * values.cols);
+}
+
+// features.npy from pixels.npy (a picture of 32 rows of patches), logits.npy of the last token from ids.npy.
+void check(const std::filesystem::path& vision_dir, const std::filesystem::path& language_dir, const Ops& ops,
+           const std::filesystem::path& folder) {
+  {
+    const auto model = must(load_vision_model(must(Checkpoint::open(vision_dir, Role::kVision)), ops));
+    const Matrix pixels = read_matrix(folder / "pixels.npy");
+    const Grid grid{1, 32, pixels.rows() / 32};
+    write_matrix(folder / "features.npy", must(model->encode(pixels.view(), {&grid, 1})).view());
+  }
+  const auto model = must(load_language_model(must(Checkpoint::open(language_dir, Role::kLanguage)), ops));
+  const Matrix values = read_matrix(folder / "ids.npy");
+  std::vector<std::int32_t> ids, positions, blocks;
+  for (std::int64_t i = 0; i < values.size(); ++i) {
+    ids.push_back(static_cast<std::int32_t>(values.data()[i]));
+    positions.push_back(static_cast<std::int32_t>(i));
+    if (i % kKvBlock == 0) blocks.push_back(static_cast<std::int32_t>(i / kKvBlock));
+  }
+  const auto pool = must(ops.make_kv_pool(model->kv_shape(static_cast<std::int64_t>(blocks.size()))));
+  const SequenceRows rows{blocks, 0, values.size()};
+  const std::vector<std::int32_t> last{static_cast<std::int32_t>(values.size() - 1)};
+  write_matrix(folder / "logits.npy",
+               must(model->forward({ids, {positions, positions, positions}, {}, {&rows, 1}, last}, *pool)).view());
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("Times vision, prefill and decode of checkpoints on a device.");
+  std::string device = "cuda:0", vision_dir, check_dir;
+  std::vector<std::string> models;
+  Sizes sizes;
+  int threads = 0;
+  app.add_option("--device", device, "cpu or cuda:N");
+  app.add_option("--vision", vision_dir, "checkpoint whose vision encoder is timed");
+  app.add_option("--language", models, "NAME=DIR, again for more");
+  app.add_option("--samples", sizes.samples, "of each time");
+  app.add_option("--patches", sizes.patches, "of pictures");
+  app.add_option("--prefill", sizes.prefill, "tokens");
+  app.add_option("--sequences", sizes.sequences, "that decode together");
+  app.add_option("--threads", threads, "of the host");
+  app.add_option("--check", check_dir, "instead: features and logits of what stands in this folder, for gpu_bench.py");
+  CLI11_PARSE(app, argc, argv);
+  ThreadPool pool(threads);
+  const auto ops = must(make_ops(device, pool));
+  if (check_dir.empty() && !vision_dir.empty()) vision(vision_dir, *ops, sizes);
+  for (const std::string& model : models) {
+    const std::size_t at = model.find('=');
+    if (at == std::string::npos) {
+      fmt::print(stderr, "gpu_bench: --language expects NAME=DIR, got '{}'\n", model);
+      return 2;
+    }
+    if (!check_dir.empty()) {
+      check(vision_dir, model.substr(at + 1), *ops, check_dir);
+      continue;
+    }
+    language(model.substr(at + 1), model.substr(0, at), *ops, sizes);
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace chiasm::bench
+
+int main(int argc, char** argv) { return chiasm::bench::run(argc, argv); }
