@@ -304,18 +304,29 @@ TEST_F(ServerAbuseTest, TheControlLaneHasABoundOfItsOwn) {
 
 TEST_F(ServerAbuseTest, BodiesShareABudget) {
   options_.max_buffered = 100'000;
+  std::atomic<int> inside = 0;
+  routes_.push_back({"POST", "/hold",
+                     [&](Exchange& exchange) {
+                       ++inside;
+                       EXPECT_TRUE(release_.wait());
+                       exchange.respond(HttpResponse::text(200, exchange.take_body()));
+                     },
+                     Route::Lane::kWork, false, 1 << 20});
   start();
-  RawClient first(port());
   const std::string twenty =
       "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 20000\r\n\r\n" + std::string(20000, 'x');
   // Announced is not sent: others have room until it comes.
-  first.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n");
+  RawClient announcing(port());
+  announcing.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n");
   for (int i = 0; i < 60'000 && server_->running() == 0; ++i) std::this_thread::sleep_for(milliseconds(1));
   EXPECT_EQ(RawClient(port()).ask(twenty).status, 200);
-  first.send(std::string(85000, 'y'));
-  int status = 200;
-  for (int i = 0; i < 60'000 && status == 200; ++i) status = RawClient(port()).ask(twenty).status;
-  EXPECT_EQ(status, 503);
+  announcing.close();
+  EXPECT_TRUE(becomes_idle());
+
+  RawClient first(port());
+  first.send("POST /hold HTTP/1.1\r\nHost: x\r\nContent-Length: 90000\r\n\r\n" + std::string(90000, 'y'));
+  for (int i = 0; i < 60'000 && inside == 0; ++i) std::this_thread::sleep_for(milliseconds(1));
+  EXPECT_EQ(RawClient(port()).ask(twenty).status, 503);
   RawClient chunked(port());
   EXPECT_EQ(chunked
                 .ask("POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4e20\r\n" +
@@ -324,7 +335,8 @@ TEST_F(ServerAbuseTest, BodiesShareABudget) {
             503);
   RawClient small(port());
   EXPECT_EQ(small.ask("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nsmall").body, "small");
-  EXPECT_EQ(first.ask(std::string(5000, 'y')).body.size(), 90000U);
+  release_.raise();
+  EXPECT_EQ(first.read_answer().body.size(), 90000U);
   // What was held is free again.
   const std::string large = "POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 80000\r\n\r\n" + std::string(80000, 'x');
   for (int i = 0; i < 20; ++i) {

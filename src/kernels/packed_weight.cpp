@@ -36,8 +36,9 @@ Result<std::unique_ptr<const PackedWeight>> PackedWeight::pack(const WeightRows&
   std::unique_ptr<PackedWeight> out(new PackedWeight(weight));
   constexpr std::uint64_t kHuge = 2 << 20;
   const std::uint64_t alignment = padded >= kHuge ? kHuge : 64;
-  void* memory = std::aligned_alloc(alignment, (padded + 63) / 64 * 64);
-  if (memory == nullptr) return fail(Code::kResourceExhausted, "no memory for a weight of {} bytes", padded);
+  void* memory = nullptr;  // aligned_alloc would want a multiple of the alignment
+  if (::posix_memalign(&memory, alignment, padded) != 0)
+    return fail(Code::kResourceExhausted, "no memory for a weight of {} bytes", padded);
   if (padded >= kHuge) ::madvise(memory, padded, MADV_HUGEPAGE);  // a hint: refusal changes nothing
   out->data_.reset(static_cast<std::byte*>(memory));
   threads.parallel_for(out->panels(), [&](std::int64_t p, int) {
