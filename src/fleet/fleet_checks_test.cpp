@@ -10,6 +10,14 @@
 namespace chiasm {
 namespace {
 
+// A server that takes a request and lets its time pass.
+FakeNet::Answer silence(FakeNet& net) {
+  return [&net](const ClientCall& call) -> Result<HttpResponse> {
+    net.pass(std::chrono::ceil<std::chrono::milliseconds>(call.deadline - net.now()));
+    return fail(Code::kDeadlineExceeded, "late");
+  };
+}
+
 using namespace std::chrono_literals;
 using Condition = ServerCondition;
 
@@ -262,10 +270,7 @@ TEST_F(Fleet, HastyCallersEjectNobody) {
   const auto file = bytes_of("picture");
   const FeatureKey key = key_of(sample_info(), "picture");
   const std::string first = order()[0];
-  net[first].features = [&](const ClientCall& call) -> Result<HttpResponse> {
-    net.pass(std::chrono::ceil<std::chrono::milliseconds>(call.deadline - net.now()));
-    return fail(Code::kDeadlineExceeded, "late");
-  };
+  net[first].features = silence(net);
   for (int i = 0; i < 5; ++i)
     expect_error(fleet->encode(key, {&file, 1}, {}, {}, "", net.now() + 1ms, nullptr), Code::kDeadlineExceeded,
                  "deadline");
@@ -280,10 +285,7 @@ TEST_F(Fleet, AServerThatIsReadyAndNeverAnswersIsEjected) {
   const auto file = bytes_of("picture");
   const FeatureKey key = key_of(sample_info(), "picture");
   const std::string first = order()[0];
-  net[first].features = [&](const ClientCall& call) -> Result<HttpResponse> {
-    net.pass(std::chrono::ceil<std::chrono::milliseconds>(call.deadline - net.now()));
-    return fail(Code::kDeadlineExceeded, "late");
-  };
+  net[first].features = silence(net);
   const auto ask = [&] { return fleet->encode(key, {&file, 1}, {}, {}, "", net.now() + 8s, nullptr); };
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(state(first).condition, Condition::kHealthy);

@@ -74,11 +74,6 @@ bool wants_json(const HttpRequest& request) {
   return json > 0 && json > file;
 }
 
-bool is_multipart(const HttpRequest& request) {
-  const std::string_view type = request.headers.find("Content-Type").value_or("");
-  return same_word(trimmed(type.substr(0, type.find(';'))), "multipart/form-data");
-}
-
 // A feature's bytes follow from its id: both forms of an answer have a tag of their own, and it never changes.
 std::string tag_of(const FeatureId& id, bool json) { return fmt::format("\"{}{}\"", id.hex(), json ? ".json" : ""); }
 
@@ -124,7 +119,7 @@ ApiResult<Upload> read_upload(const HttpRequest& request, std::string_view body,
     if (!is_bound(name)) continue;
     if (auto set = set_bound(out.bounds, name, value); !set) return tl::unexpected(std::move(set).error());
   }
-  if (is_multipart(request)) {
+  if (has_media_type(request, "multipart/form-data")) {
     if (auto read = read_form(request, body, max_frames, out); !read) return tl::unexpected(std::move(read).error());
   } else {
     if (body.empty()) return refuse("expected a picture, got an empty body", "image");

@@ -87,7 +87,7 @@ class Qwen2VlLanguage final : public LanguageModel {
   Result<Buffer> compute(const LanguageBatch& batch, KvPool& pool, const Probe& probe) const {
     RETURN_IF_ERROR(check_batch(batch, pool));
     ASSIGN_OR_RETURN(Buffer x, inputs_embeds(batch));
-    RETURN_IF_ERROR(show(probe, "inputs_embeds", x.view()));
+    RETURN_IF_ERROR(show_stage(ops_, probe, "inputs_embeds", x.view()));
     {
       ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(batch));
       ASSIGN_OR_RETURN(const auto step, ops_.make_step(batch.sequences, config_.num_attention_heads, pool.shape()));
@@ -101,7 +101,7 @@ class Qwen2VlLanguage final : public LanguageModel {
     if (wanted == 0) return logits;
     ops_.gather_rows(x.view(), batch.logits_rows, last.view());
     ops_.rms_norm(last.view(), final_norm_.weight.f32(), eps(), normed.view());
-    RETURN_IF_ERROR(show(probe, "norm", normed.view()));
+    RETURN_IF_ERROR(show_stage(ops_, probe, "norm", normed.view()));
     ops_.matmul(normed.view(), head(), {}, logits.view());
     return logits;
   }
@@ -114,7 +114,7 @@ class Qwen2VlLanguage final : public LanguageModel {
       const Layer& layer = layers_[static_cast<std::size_t>(i)];
       attend(layer, i, rotary, step, pool, scratch, x);
       transform(layer, scratch, x);
-      RETURN_IF_ERROR(show(probe, "layer." + std::to_string(i), x));
+      RETURN_IF_ERROR(show_stage(ops_, probe, "layer." + std::to_string(i), x));
     }
     return {};
   }
@@ -168,14 +168,6 @@ class Qwen2VlLanguage final : public LanguageModel {
     }
     ops_.replay(*decode.recording);
     return ops_.argmax(decode.logits.view(), likeliest);
-  }
-
-  Status show(const Probe& probe, const std::string& stage, ConstView value) const {
-    if (!probe) return {};
-    ASSIGN_OR_RETURN(Matrix host, Matrix::create(value.rows, value.cols));
-    RETURN_IF_ERROR(ops_.download(value, {host.data(), static_cast<std::size_t>(host.size())}));
-    probe(stage, host.view());
-    return {};
   }
 
   float eps() const { return static_cast<float>(config_.rms_norm_eps); }

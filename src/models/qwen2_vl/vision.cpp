@@ -57,13 +57,13 @@ class Qwen2VlVision final : public VisionModel {
       ASSIGN_OR_RETURN(const Ops::Operand values, ops_.bring(pixel_values));
       ops_.matmul(values.view, *patch_embed_, {.steady = true}, x.view());
     }
-    RETURN_IF_ERROR(show(probe, "patch_embed", x.view()));
+    RETURN_IF_ERROR(show_stage(ops_, probe, "patch_embed", x.view()));
     {
       ASSIGN_OR_RETURN(Scratch scratch, make_scratch(patches));
       for (std::size_t i = 0; i < blocks_.size(); ++i) {
         attend(blocks_[i], rotary.view(), *segments, scratch, x.view());
         transform(blocks_[i], scratch, x.view());
-        RETURN_IF_ERROR(show(probe, "block." + std::to_string(i), x.view()));
+        RETURN_IF_ERROR(show_stage(ops_, probe, "block." + std::to_string(i), x.view()));
       }
     }
     ASSIGN_OR_RETURN(Matrix features, merge(x.view()));
@@ -176,14 +176,6 @@ class Qwen2VlVision final : public VisionModel {
     ASSIGN_OR_RETURN(scratch.attended, ops_.allocate(patches, width, dtype));
     ASSIGN_OR_RETURN(scratch.hidden, ops_.allocate(rows, width * config_.mlp_ratio, dtype));
     return scratch;
-  }
-
-  Status show(const Probe& probe, const std::string& stage, ConstView value) const {
-    if (!probe) return {};
-    ASSIGN_OR_RETURN(Matrix host, Matrix::create(value.rows, value.cols));
-    RETURN_IF_ERROR(ops_.download(value, {host.data(), static_cast<std::size_t>(host.size())}));
-    probe(stage, host.view());
-    return {};
   }
 
   // x += proj(attention(norm1(x)))

@@ -64,4 +64,13 @@ Result<Buffer> WeightLoader::upload(const std::string& name, std::int64_t size) 
   return out;
 }
 
+Status show_stage(const Ops& ops, const std::function<void(std::string_view stage, ConstMatrixView value)>& probe,
+                  std::string_view stage, ConstView value) {
+  if (!probe) return {};
+  ASSIGN_OR_RETURN(Matrix host, Matrix::create(value.rows, value.cols));
+  RETURN_IF_ERROR(ops.download(value, {host.data(), static_cast<std::size_t>(host.size())}));
+  probe(stage, host.view());
+  return {};
+}
+
 }  // namespace chiasm

@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "kernels/ops.h"
@@ -53,6 +55,11 @@ inline void upload_rows(const Ops& ops, ConstMatrixView from, View to) {
   for (std::int64_t i = 0; i < from.rows; ++i)
     ops.upload({from.row(i), static_cast<std::size_t>(from.cols)}, to.row_range(i, 1));
 }
+
+// Shows a stage's value to a model's probe, if there is one: a copy on the host. Errors: no memory, those of
+// download().
+Status show_stage(const Ops& ops, const std::function<void(std::string_view stage, ConstMatrixView value)>& probe,
+                  std::string_view stage, ConstView value);
 
 // Calls part(begin, count) for [0, rows) in pieces of at most `piece` rows: bounds the memory of wide intermediate
 // values. Results do not depend on the pieces, by the row contract of Ops.
