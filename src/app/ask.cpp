@@ -274,7 +274,7 @@ Command add_ask(CLI::App& program, const FrameLists& frames) {
                1ULL << 31);
   expect_number(app->add_option("--top-p", options->top_p,
                                 "Sample from the likeliest tokens that together reach this probability"),
-                "a number above 0 and at most 1", [](double x) { return x > 0 && x <= 1; });
+                "a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; });
   expect_number(app->add_option("--repetition-penalty", options->repetition_penalty,
                                 "Above 1: tokens used before become less likely"),
                 "a number above 0 and at most 100", [](double x) { return x > 0 && x <= 100; });

@@ -1,5 +1,6 @@
 #include "kernels/host_rows.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/check.h"
@@ -26,6 +27,15 @@ void rope_table_host(const RopeAngles& angles, MatrixView cos, MatrixView sin) {
       cos.row(row)[pair] = std::cos(angle);
       sin.row(row)[pair] = std::sin(angle);
     }
+  }
+}
+
+void gather_rows_host(ConstMatrixView from, std::span<const std::int32_t> rows, MatrixView to) {
+  CHECK(static_cast<std::int64_t>(rows.size()) == to.rows && from.cols == to.cols);
+  for (std::int64_t i = 0; i < to.rows; ++i) {
+    const std::int32_t row = rows[static_cast<std::size_t>(i)];
+    CHECK(row >= 0 && row < from.rows);
+    std::copy_n(from.row(row), to.cols, to.row(i));
   }
 }
 

@@ -282,14 +282,7 @@ class RefOps final : public Ops {
   }
 
   void gather_rows(ConstView from_view, std::span<const std::int32_t> rows, View to_view) const override {
-    const ConstMatrixView from = from_view.f32();
-    const MatrixView to = to_view.f32();
-    CHECK(to.rows == static_cast<std::int64_t>(rows.size()) && from.cols == to.cols);
-    for (std::int64_t i = 0; i < to.rows; ++i) {
-      const std::int32_t row = rows[static_cast<std::size_t>(i)];
-      CHECK(row >= 0 && row < from.rows);
-      std::copy_n(from.row(row), to.cols, to.row(i));
-    }
+    gather_rows_host(from_view.f32(), rows, to_view.f32());
   }
 
   Status argmax(ConstView x, std::span<std::int32_t> out) const override {

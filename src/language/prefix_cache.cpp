@@ -51,7 +51,7 @@ PrefixCache::Match PrefixCache::match(std::string_view salt, std::span<const KvS
     const auto next = node->children.lower_bound(block);
     if (block.size() == kKvBlock && next != node->children.end() && common(next->first, block) == kKvBlock) {
       node = next->second.get();
-      out.nodes.push_back(next->second.get());
+      out.nodes_.push_back(next->second.get());
       out.revived += node->holders == 0 ? 1 : 0;
       slots = slots.subspan(block.size());
       continue;
@@ -59,18 +59,18 @@ PrefixCache::Match PrefixCache::match(std::string_view salt, std::span<const KvS
     // Whoever has most in common with `block` stands beside its place in the order, or is being filled.
     const auto consider = [&](Children::const_iterator place) {
       const std::int64_t tokens = common(place->first, block);
-      if (tokens > out.partial) out.partial = tokens, out.partial_node = place->second.get();
+      if (tokens > out.partial_) out.partial_ = tokens, out.partial_node_ = place->second.get();
     };
     if (next != node->children.end()) consider(next);
     if (next != node->children.begin()) consider(std::prev(next));
     for (const Chain* chain : node->open) {
       const std::int64_t tokens = common(tail_of(*chain), block);
-      if (tokens > out.partial) out.partial = tokens, out.partial_chain = chain, out.partial_node = nullptr;
+      if (tokens > out.partial_) out.partial_ = tokens, out.partial_chain_ = chain, out.partial_node_ = nullptr;
     }
     break;
   }
-  out.blocks = static_cast<std::int64_t>(out.nodes.size());
-  out.tokens = out.blocks * kKvBlock + out.partial;
+  out.blocks = static_cast<std::int64_t>(out.nodes_.size());
+  out.tokens = out.blocks * kKvBlock + out.partial_;
   return out;
 }
 
@@ -95,26 +95,26 @@ std::int64_t PrefixCache::start(Chain& chain, std::string_view salt, const std::
   }
   chain.root_ = root->second.get();
   ++chain.root_->holders;
-  for (Node* node : match.nodes) {
+  for (Node* node : match.nodes_) {
     hold(node);
     chain.nodes_.push_back(node);
     chain.table_.push_back(node->block);
   }
   std::int64_t tokens = match.blocks * kKvBlock;
   bool proven = true;
-  if (match.partial > 0) {
+  if (match.partial_ > 0) {
     // Held, so that it is not the block that is evicted to be copied into.
-    if (match.partial_node != nullptr) hold(match.partial_node);
+    if (match.partial_node_ != nullptr) hold(match.partial_node_);
     if (available() > 0) {
-      const Chain* other = match.partial_chain;
-      const std::int32_t from = other != nullptr ? other->table_[other->nodes_.size()] : match.partial_node->block;
-      proven = other != nullptr ? other->proven_ >= other->written_ : match.partial_node->proven;
+      const Chain* other = match.partial_chain_;
+      const std::int32_t from = other != nullptr ? other->table_[other->nodes_.size()] : match.partial_node_->block;
+      proven = other != nullptr ? other->proven_ >= other->written_ : match.partial_node_->proven;
       chain.table_.push_back(take());
       actions_.copy(from, chain.table_.back());
-      if (!proven) actions_.clear(chain.table_.back(), match.partial);
-      tokens += match.partial;
+      if (!proven) actions_.clear(chain.table_.back(), match.partial_);
+      tokens += match.partial_;
     }
-    if (match.partial_node != nullptr) let_go(match.partial_node);
+    if (match.partial_node_ != nullptr) let_go(match.partial_node_);
   }
   chain.computed_ = chain.written_ = tokens;
   chain.proven_ = proven ? tokens : 0;

@@ -75,10 +75,10 @@ class PrefixCache {
 
    private:
     friend class PrefixCache;
-    std::vector<Node*> nodes;
-    Node* partial_node = nullptr;          // the block in which the two part ways: one of the tree,
-    const Chain* partial_chain = nullptr;  // or of a sequence that is still filling it
-    std::int64_t partial = 0;              // tokens of it
+    std::vector<Node*> nodes_;
+    Node* partial_node_ = nullptr;          // the block in which the two part ways: one of the tree,
+    const Chain* partial_chain_ = nullptr;  // or of a sequence that is still filling it
+    std::int64_t partial_ = 0;              // tokens of it
   };
 
   // Without `share` nothing is kept and nothing found.

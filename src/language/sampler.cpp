@@ -156,8 +156,8 @@ Status check_sampling(const SamplingParams& params, std::int64_t vocab_size) {
   if (!(params.temperature >= 0 && params.temperature <= 100))
     return fail(Code::kInvalidArgument, "temperature: expected a number from 0 to 100, got {}", params.temperature);
   if (params.top_k < 0) return fail(Code::kInvalidArgument, "top_k: expected 0 (all) or more, got {}", params.top_k);
-  if (!(params.top_p > 0 && params.top_p <= 1))
-    return fail(Code::kInvalidArgument, "top_p: expected a number above 0 and at most 1, got {}", params.top_p);
+  if (!(params.top_p >= 0 && params.top_p <= 1))
+    return fail(Code::kInvalidArgument, "top_p: expected a number from 0 to 1, got {}", params.top_p);
   if (!(params.repetition_penalty > 0 && params.repetition_penalty <= 100))
     return fail(Code::kInvalidArgument, "repetition_penalty: expected a number above 0 and at most 100, got {}",
                 params.repetition_penalty);

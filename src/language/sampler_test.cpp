@@ -50,6 +50,7 @@ TEST(SamplerTest, TopKAndTopPCutTheTail) {
   for (const auto& [id, share] : frequencies(logits, {.temperature = 1, .top_p = 0.8}, 2000)) EXPECT_LT(id, 2);
   EXPECT_EQ(frequencies(logits, {.temperature = 1, .top_p = 0.9}, 4000).size(), 3U);
   EXPECT_EQ(frequencies(logits, {.temperature = 1, .top_p = 1e-9}, 100).size(), 1U);
+  EXPECT_EQ(frequencies(logits, {.temperature = 1, .top_p = 0}, 100).size(), 1U);
 }
 
 TEST(SamplerTest, TheSameSeedAndStepGiveTheSameToken) {
@@ -114,7 +115,7 @@ TEST(SamplerTest, ParametersOutOfRangeAreNamed) {
            {{.temperature = -1}, "temperature"},
            {{.temperature = std::numeric_limits<double>::quiet_NaN()}, "temperature"},
            {{.top_k = -1}, "top_k"},
-           {{.top_p = 0}, "top_p"},
+           {{.top_p = -0.1}, "top_p"},
            {{.top_p = 1.5}, "top_p"},
            {{.repetition_penalty = 0}, "repetition_penalty"},
            {{.min_p = -0.1}, "min_p"},

@@ -126,7 +126,7 @@ TEST_F(LanguageSideTest, AnAnswerMayBeAsLongAsTheContext) {
 }
 
 TEST_F(LanguageSideTest, SamplingOutOfRangeIsTheFilesFault) {
-  for (const auto& [field, value] : {std::pair{"top_p", "0.0"}, {"temperature", "500.0"}}) {
+  for (const auto& [field, value] : {std::pair{"repetition_penalty", "200.0"}, {"temperature", "500.0"}}) {
     folder_.write("model/generation_config.json",
                   fmt::format(R"({{"do_sample": true, "eos_token_id": 901, "{}": {}}})", field, value));
     const auto side = open();

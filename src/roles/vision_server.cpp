@@ -1,6 +1,5 @@
 #include "roles/vision_server.h"
 
-#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <memory>
@@ -13,6 +12,7 @@
 
 #include "api/error.h"
 #include "features/feature_file.h"
+#include "http/accept.h"
 #include "http/multipart.h"
 #include "roles/replies.h"
 
@@ -35,43 +35,11 @@ tl::unexpected<ApiError> refuse(std::string message, std::string param) {
   return tl::unexpected(ApiError{ErrorKind::kInvalidRequest, std::move(message), std::move(param)});
 }
 
-std::string_view trimmed(std::string_view text) {
-  while (!text.empty() && (text.front() == ' ' || text.front() == '\t')) text.remove_prefix(1);
-  while (!text.empty() && (text.back() == ' ' || text.back() == '\t')) text.remove_suffix(1);
-  return text;
-}
-
-bool same_word(std::string_view a, std::string_view b) {
-  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
-  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [&](char x, char y) { return lower(x) == lower(y); });
-}
-
-// Of an item of Accept: its weight where it is of this very type (RFC 9110, section 12.5.1), else -1.
-double weight_of(std::string_view item, std::string_view type) {
-  if (!same_word(trimmed(item.substr(0, item.find(';'))), type)) return -1;
-  while (item.find(';') != std::string_view::npos) {
-    item.remove_prefix(item.find(';') + 1);
-    const std::string_view parameter = trimmed(item.substr(0, item.find(';')));
-    if (parameter.size() < 3 || !same_word(parameter.substr(0, 2), "q=")) continue;
-    double weight = 0;
-    const char* const end = parameter.data() + parameter.size();
-    const auto read = std::from_chars(parameter.data() + 2, end, weight);
-    return read.ec == std::errc() && read.ptr == end ? weight : 1;
-  }
-  return 1;
-}
-
 // The file is what a client gets that has no wish, or likes both as much.
 bool wants_json(const HttpRequest& request) {
-  std::string_view left = request.headers.find("Accept").value_or("");
-  double json = 0, file = -1;
-  while (!left.empty()) {
-    const std::size_t comma = std::min(left.find(','), left.size());
-    json = std::max(json, weight_of(left.substr(0, comma), "application/json"));
-    file = std::max(file, weight_of(left.substr(0, comma), "application/octet-stream"));
-    left.remove_prefix(std::min(comma + 1, left.size()));
-  }
-  return json > 0 && json > file;
+  const std::string_view accept = request.headers.find("Accept").value_or("");
+  const double json = accept_weight(accept, "application/json");
+  return json > 0 && json > accept_weight(accept, "application/octet-stream");
 }
 
 // A feature's bytes follow from its id: both forms of an answer have a tag of their own, and it never changes.

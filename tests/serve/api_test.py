@@ -280,7 +280,7 @@ class Api(ServerTest):
     def test_bad_requests_name_the_field(self):
         data, _ = picture(0)
         cases = [
-            (chat("x", temperature="hot"), "temperature"), (chat("x", n=0), "n"), (chat("x", top_p=0), "top_p"),
+            (chat("x", temperature="hot"), "temperature"), (chat("x", n=0), "n"), (chat("x", top_p=-0.1), "top_p"),
             (chat("x", tools=[{"type": "function", "function": {"name": "f"}}]), "tools"),
             (chat("x", logit_bias={"99999999": 1}), "logit_bias"), (chat("x", top_logprobs=2), "top_logprobs"),
             ({"model": "toytown", "messages": []}, "messages"), ({"messages": [user("x")]}, "model"),
