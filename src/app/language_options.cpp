@@ -37,10 +37,13 @@ void add_language_options(CLI::App& app, LanguageFlags& flags) {
   add_size_option(app, "--kv-memory", flags.kv_memory,
                   "Memory for keys and values of running and cached sequences (default: 4GiB, or\none sequence of the "
                   "model's full context where that is more; taken as needed)");
-  expect_whole(app.add_option("--step-tokens", flags.step_tokens,
-                              "Compute at most N tokens in one pass: smaller keeps streams even, larger fills\nfaster "
-                              "(default: 512)"),
-               1, 65'536);
+  expect_whole(
+      app.add_option("--step-tokens", flags.step_tokens, "Compute at most N tokens in one pass (default: 512)"), 1,
+      65'536);
+  expect_number(app.add_option("--max-stall", flags.max_stall,
+                               "Let new prompts hold up running streams by X seconds a token (default: 0.1;\n0: fill "
+                               "passes up whatever it takes)"),
+                "seconds, from 0 to 60", [](double x) { return x >= 0 && x <= 60; });
   expect_whole(app.add_option("--max-sequences", flags.max_sequences, "Answer N questions at once (default: 64)"), 1,
                4096);
   expect_whole(app.add_option("--max-waiting", flags.max_waiting,
@@ -71,6 +74,7 @@ EngineOptions engine_options(const LanguageFlags& flags) {
   EngineOptions out;
   out.kv_bytes = flags.kv_memory.value_or(out.kv_bytes);
   out.step_tokens = flags.step_tokens.value_or(out.step_tokens);
+  out.stall_ms = flags.max_stall * 1e3;
   out.max_sequences = flags.max_sequences.value_or(out.max_sequences);
   out.max_waiting = flags.max_waiting.value_or(out.max_waiting);
   out.share_prefix = !flags.no_share_prefix;

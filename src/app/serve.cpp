@@ -51,6 +51,8 @@ int run(const Options& options, Console& console) {
     Log log(log_level_of(options.server), log_format_of(options.server));
     ASSIGN_OR_RETURN(FrontOptions front, or_usage(front_options(options.server)));
     ThreadPool threads(options.server.threads);
+    // Who reads an answer notices a pause at every token, who sent a new picture waits anyway.
+    ThreadPool vision_threads(options.server.threads, ThreadPool::Rank::kBehind);
 
     console.be_quiet();  // progress lines are for terminals; servers log
     ASSIGN_OR_RETURN(VisionSideOptions vision_side_options,
@@ -58,7 +60,7 @@ int run(const Options& options, Console& console) {
     apply(options.vision, vision_side_options);
     vision_side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     vision_side_options.on_load = nullptr;
-    ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> vision, VisionSide::open(vision_side_options, threads));
+    ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> vision, VisionSide::open(vision_side_options, vision_threads));
     warn_of_folder(vision->source(), log);
     LocalEye eye(*vision);
 

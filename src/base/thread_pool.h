@@ -1,7 +1,8 @@
 // A fixed set of threads for data-parallel loops.
 //
 // parallel_for hands out task indices; the caller's thread works too and returns when all tasks are done. Tasks only
-// ever split the output, never a sum, so results do not depend on the number of threads.
+// ever split the output, never a sum, so results do not depend on the number of threads. A pool that stands behind
+// others leaves them the processors: its threads have a lower priority, and its callers only wait.
 // Thread contract: parallel_for may be called from any thread, one loop at a time (callers queue); a task must not
 // start another loop on the same pool.
 #pragma once
@@ -14,8 +15,10 @@ namespace chiasm {
 
 class ThreadPool {
  public:
-  // `threads` in all, the caller included; 0 takes what the machine has.
-  explicit ThreadPool(int threads = 0);
+  enum class Rank : std::uint8_t { kEven, kBehind };
+
+  // `threads` that work at a time, the caller of an even pool included; 0 takes what the machine has.
+  explicit ThreadPool(int threads = 0, Rank rank = Rank::kEven);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

@@ -1,18 +1,23 @@
 #include "base/thread_pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <numeric>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 namespace chiasm {
 namespace {
 
 TEST(ThreadPool, EveryIndexOnceOnAThreadInRange) {
-  for (const int threads : {1, 2, 5}) {
-    ThreadPool pool(threads);
+  using enum ThreadPool::Rank;
+  for (const auto& [threads, rank] :
+       std::vector<std::pair<int, ThreadPool::Rank>>{{1, kEven}, {2, kEven}, {5, kEven}, {1, kBehind}, {3, kBehind}}) {
+    ThreadPool pool(threads, rank);
     ASSERT_EQ(pool.size(), threads);
     for (const std::int64_t count : {0, 1, 2, 3, 1000}) {
       std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count));
@@ -25,6 +30,20 @@ TEST(ThreadPool, EveryIndexOnceOnAThreadInRange) {
       EXPECT_TRUE(in_range);
     }
   }
+}
+
+TEST(ThreadPool, APoolBehindOthersWorksOnThreadsOfALowerPriority) {
+  ThreadPool pool(2, ThreadPool::Rank::kBehind);
+  const int own = ::getpriority(PRIO_PROCESS, 0);
+  std::atomic<int> least{99};
+  std::atomic<bool> caller{false};
+  pool.parallel_for(1, [&, id = std::this_thread::get_id()](std::int64_t, int) {
+    least = ::getpriority(PRIO_PROCESS, 0);
+    caller = std::this_thread::get_id() == id;
+  });
+  EXPECT_FALSE(caller);
+  EXPECT_EQ(::getpriority(PRIO_PROCESS, 0), own);
+  EXPECT_EQ(least, std::min(19, own + 5));
 }
 
 TEST(ThreadPool, NegativeCountDoesNothing) {

@@ -58,6 +58,7 @@ Engine::Engine(const LanguageModel& model, const Tokenizer& tokenizer, const Eng
                                          LoopOptions{.step_tokens = options.step_tokens,
                                                      .max_sequences = options.max_sequences,
                                                      .max_waiting = options.max_waiting,
+                                                     .stall_ms = options.stall_ms,
                                                      .share_prefix = options.share_prefix,
                                                      .on_step = options.on_step})) {}
 
@@ -68,6 +69,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const LanguageModel& model, const
   if (options.step_tokens < 1 || options.max_sequences < 1)
     return fail(Code::kInvalidArgument, "expected at least 1 token a step and 1 sequence, got {} and {}",
                 options.step_tokens, options.max_sequences);
+  if (!(options.stall_ms >= 0))
+    return fail(Code::kInvalidArgument, "stall_ms: expected 0 or more, got {}", options.stall_ms);
   if (options.max_waiting < 1)
     return fail(Code::kInvalidArgument, "max_waiting: expected at least 1, got {}", options.max_waiting);
   const std::uint64_t block = ops.kv_block_bytes(model.kv_shape(1));

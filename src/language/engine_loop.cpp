@@ -43,7 +43,8 @@ EngineLoop::EngineLoop(const LanguageModel& model, const Ops& ops, KvPool& pool,
       options_(std::move(options)),
       cache_(pool.shape().blocks, options_.share_prefix,
              {.copy = [this](std::int32_t from, std::int32_t to) { ops_.copy_kv_block(from, to, pool_); },
-              .clear = [this](std::int32_t block, std::int64_t slot) { clear_block(block, slot); }}) {
+              .clear = [this](std::int32_t block, std::int64_t slot) { clear_block(block, slot); }}),
+      pace_(options_.stall_ms) {
   published_.kv_blocks = cache_.blocks();
 }
 
@@ -211,6 +212,14 @@ std::vector<RunningNumbers> EngineLoop::running_numbers() const {
   return out;
 }
 
+// Streams are to stay even: where somebody decodes, prompts take what the pace allows.
+std::int64_t EngineLoop::token_budget(std::span<const RunningNumbers> running) const {
+  const auto decoding = std::count_if(running.begin(), running.end(),
+                                      [](const RunningNumbers& one) { return one.tokens - one.computed == 1; });
+  if (decoding == 0) return options_.step_tokens;
+  return std::min(options_.step_tokens, decoding + std::min(options_.step_tokens, pace_.prefill_tokens()));
+}
+
 void EngineLoop::preempt(std::size_t index) {
   waiting_.reserve(waiting_.size() + 1);
   cache_.release(running_[index]->chain);
@@ -221,7 +230,8 @@ void EngineLoop::preempt(std::size_t index) {
 }
 
 void EngineLoop::step() {
-  const StepPlan plan = plan_step(running_numbers(), cache_.available(), options_.step_tokens);
+  const std::vector<RunningNumbers> running = running_numbers();
+  const StepPlan plan = plan_step(running, cache_.available(), token_budget(running));
   CHECK(!plan.items.empty());  // the oldest always moves: whatever can never fit was refused
   std::vector<SequenceStep> steps;
   StepReport report;
@@ -254,6 +264,7 @@ void EngineLoop::step() {
   ++counts_.steps;
   counts_.prefilled_tokens += report.prefill_tokens;
   report.ms = watch.ms();
+  pace_.took(report.prefill_tokens, report.decode_tokens, report.ms);
   if (!options_.on_step) return;
   try {
     options_.on_step(report);

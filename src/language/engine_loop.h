@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "language/pace.h"
 #include "language/prefix_cache.h"
 #include "language/scheduler.h"
 #include "language/sequence.h"
@@ -32,6 +33,7 @@ struct StepReport {
 
 struct LoopOptions {
   std::int64_t step_tokens = 512, max_sequences = 64, max_waiting = 256;
+  double stall_ms = 0;  // what prompts may add to a step in which others decode; 0: what they take
   bool share_prefix = true;
   std::function<void(const StepReport&)> on_step;  // from the loop's thread; must not block; may be null
 };
@@ -80,6 +82,7 @@ class EngineLoop {
   void join(Sequence& sequence, const PrefixCache::Match& match);
   bool prefix_under_way(const Sequence& waiting) const;
   std::vector<RunningNumbers> running_numbers() const;
+  std::int64_t token_budget(std::span<const RunningNumbers> running) const;
   void preempt(std::size_t index);
   void step();
   // What a step came to for each of its sequences that samples: logits, or the likeliest tokens where that is enough.
@@ -106,6 +109,7 @@ class EngineLoop {
   // The loop's own.
   PrefixCache cache_;
   Sequences waiting_, running_;
+  Pace pace_;
   Buffer zeros_;
   EngineStatus counts_;
 

@@ -1,5 +1,6 @@
 // The engine as a server sees it: requests that come, leave, fail and wait while others are answered.
 #include <atomic>
+#include <chrono>
 #include <limits>
 #include <stdexcept>
 #include <thread>
@@ -355,6 +356,26 @@ TEST_F(EngineServerTest, StepsAreReported) {
   EXPECT_EQ(decode, 9);
   EXPECT_EQ(steps, 3 + 9);
   EXPECT_EQ(engine->status().steps, 12);
+}
+
+TEST_F(EngineServerTest, ALongPromptLeavesStreamsEven) {
+  FakeModel model(1000);
+  model.before = [](const LanguageBatch& batch) -> Status {  // 2 ms a token
+    std::this_thread::sleep_for(std::chrono::milliseconds(2) * batch.token_ids.size());
+    return {};
+  };
+  std::atomic<std::int64_t> beside = 0;
+  const auto engine = this->engine(model, {.stall_ms = 10, .on_step = [&](const StepReport& report) {
+                                             if (report.prefill_tokens > 0 && report.decode_tokens > 0) ++beside;
+                                           }});
+  Listener stream, other;
+  const auto handle = submit(*engine, numbered_request(40, 900), stream);
+  stream.await_tokens(3);
+  submit(*engine, numbered_request(200, 2, 11), other);
+  must(other.wait());
+  handle->cancel();
+  EXPECT_FALSE(stream.wait());
+  EXPECT_GT(beside, 10) << "of about 40; in one, if nothing held it back";
 }
 
 // Sequences outgrow the pool together; each would fit alone.

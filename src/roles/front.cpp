@@ -11,8 +11,9 @@
 namespace chiasm {
 namespace {
 
-// For errors to reach their clients once what runs was given up.
-constexpr std::chrono::milliseconds kLastWords{2'000};
+// For errors to reach their clients once what runs was given up: what the engine is at ends with its step, and the step
+// of a long prompt takes seconds on a small machine. Over as soon as all are told.
+constexpr std::chrono::milliseconds kLastWords{10'000};
 
 std::string json_of(std::string_view key, std::string_view value) {
   return nlohmann::ordered_json{{key, value}}.dump();

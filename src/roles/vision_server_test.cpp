@@ -48,17 +48,24 @@ Feature feature_in(const HttpResponse& response) {
   return parsed ? std::move(*parsed) : Feature{};
 }
 
-// Holds passes back: each waits, when it is done, until it is let on.
+// Holds passes back: each waits, when it is done, until it is let on. The side may outlive it.
 class Gate {
  public:
   std::function<void(const EncodePass&)> on_pass() {
-    return [this](const EncodePass&) {
-      ++passes;
-      EXPECT_TRUE(until([&] { return open.load(); }));
+    return [state = state_](const EncodePass&) {
+      ++state->passes;
+      EXPECT_TRUE(until([&] { return state->open.load(); }));
     };
   }
-  std::atomic<int> passes = 0;
-  std::atomic<bool> open = false;
+  int passes() const { return state_->passes; }
+  void open() { state_->open = true; }
+
+ private:
+  struct State {
+    std::atomic<int> passes = 0;
+    std::atomic<bool> open = false;
+  };
+  std::shared_ptr<State> state_ = std::make_shared<State>();
 };
 
 class VisionServerTest : public testing::Test {
@@ -291,14 +298,14 @@ TEST_F(VisionServerTest, OnePictureIsEncodedOnceAndDifferentOnesTogether) {
   options_.service.on_pass = gate.on_pass();
   open();
   ASSERT_EQ(post(eval_file("scene-00.png")).status, 200);
-  ASSERT_TRUE(until([&] { return gate.passes == 1; }));  // which holds the encoder until all are there
+  ASSERT_TRUE(until([&] { return gate.passes() == 1; }));  // which holds the encoder until all are there
   std::deque<std::future<HttpResponse>> answers;
   for (int i = 1; i <= 5; ++i)
     for (int time = 0; time < 3; ++time)
       answers.push_back(post_later(eval_file(fmt::format("scene-{:02}.{}", i, i == 3 ? "jpg" : "png"))));
   EXPECT_TRUE(
       until([&] { return side_->encode_status().ready_pictures == 5 && side_->source().counters().waiting == 10; }));
-  gate.open = true;
+  gate.open();
   for (auto& answer : answers) EXPECT_EQ(answer.get().status, 200);
   const EncodeServiceStatus status = side_->encode_status();
   EXPECT_EQ(status.pictures, 6U);
@@ -313,7 +320,7 @@ TEST_F(VisionServerTest, AFullQueueIsToldAtOnce) {
   options_.service.max_queued_tokens = 1;
   open();
   ASSERT_EQ(post(eval_file("scene-00.png")).status, 200);  // alone it is admitted
-  ASSERT_TRUE(until([&] { return gate.passes == 1; }));
+  ASSERT_TRUE(until([&] { return gate.passes() == 1; }));
   std::future<HttpResponse> waits = post_later(eval_file("scene-01.png"));
   EXPECT_TRUE(until([&] { return side_->encode_status().ready_pictures == 1; }));
   const HttpResponse refused = post(eval_file("scene-02.png"));
@@ -321,7 +328,7 @@ TEST_F(VisionServerTest, AFullQueueIsToldAtOnce) {
   EXPECT_GE(std::atoi(header(refused, "Retry-After").c_str()), 1);
   EXPECT_EQ(post(eval_file("scene-00.png")).status, 200);  // what is known needs no room
   EXPECT_EQ(side_->codec_stats().decodes, 2);
-  gate.open = true;
+  gate.open();
   EXPECT_EQ(waits.get().status, 200);
   EXPECT_EQ(post(eval_file("scene-02.png")).status, 200);
 }
@@ -331,7 +338,7 @@ TEST_F(VisionServerTest, LateAndAbandonedRequestsAreDropped) {
   options_.service.on_pass = gate.on_pass();
   open();
   ASSERT_EQ(post(eval_file("scene-00.png")).status, 200);
-  ASSERT_TRUE(until([&] { return gate.passes == 1; }));
+  ASSERT_TRUE(until([&] { return gate.passes() == 1; }));
   HttpRequest late;
   late.body = eval_file("scene-01.png");
   late.deadline = std::chrono::steady_clock::now() + 50ms;
@@ -345,7 +352,7 @@ TEST_F(VisionServerTest, LateAndAbandonedRequestsAreDropped) {
   EXPECT_TRUE(until([&] { return side_->encode_status().queued_pictures == 1; }));
   exchange.leave();
   EXPECT_EQ(left.get().status, 499);
-  gate.open = true;
+  gate.open();
   EXPECT_EQ(side_->encode_status().pictures, 1U);
   EXPECT_EQ(side_->encode_status().dropped, 2U);
   EXPECT_EQ(header(post(eval_file("scene-02.png")), "X-Feature-Source"), "encoded");

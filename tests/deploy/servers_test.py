@@ -190,13 +190,13 @@ class Certificates(ServersTest):
             self.right(language)
         # Strangers: without a certificate, and a language server that does not trust the CA.
         trusting = ssl.create_default_context(cafile=str(folder / "ca.pem"))
-        connection = http.client.HTTPSConnection("localhost", port, context=trusting, timeout=60)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusting, timeout=60)
         with self.assertRaises((ssl.SSLError, ConnectionError, http.client.HTTPException)):
             connection.request("GET", "/v1/info")
             connection.getresponse()
         connection.close()
         trusting.load_cert_chain(folder / "language-a.pem", folder / "language-a.key")
-        connection = http.client.HTTPSConnection("localhost", port, context=trusting, timeout=60)
+        connection = http.client.HTTPSConnection("127.0.0.1", port, context=trusting, timeout=60)
         connection.request("GET", "/v1/info")
         self.assertEqual(connection.getresponse().status, 200)
         connection.close()
