@@ -22,8 +22,8 @@ PANELS = [
     ("scaling, decode, a token", "Decode, one token", "tokens of context"),
     ("scaling, decode, a step", "Decode, one step of many sequences", "sequences of 256 tokens"),
 ]
-WIDTH, HEIGHT = 460, 330          # of a panel
-LEFT, RIGHT, TOP, BOTTOM = 62, 24, 44, 50
+WIDTH, HEIGHT = 460, 340          # of a panel
+LEFT, RIGHT, TOP, BOTTOM = 62, 24, 44, 66
 STYLE = """
   svg { --paper: #ffffff; --ink: #1f2430; --soft: #69707f; --grid: #e4e7ec; --many: #0b6bcb; --one: #c2570c; }
   @media (prefers-color-scheme: dark) {
@@ -65,6 +65,10 @@ def time_text(ms):
     return f"{number(ms)} ms" if ms < 1000 else f"{number(ms / 1000)} s"
 
 
+def tick_text(ms):
+    return f"{ms:g} ms" if ms < 1000 else f"{ms / 1000:g} s"
+
+
 def ticks(low, high):
     """1, 2, 5 of every power of ten between the two; powers alone where that is too many."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
@@ -89,16 +93,17 @@ def panel(title, unit, lines, left, top):
     out = [f'<text class="title" x="{left + LEFT}" y="{top + 24}">{escape(title)}</text>']
     for y in ticks(y_low, y_high):
         out.append(f'<line class="grid" x1="{left + LEFT}" x2="{right}" y1="{at_y(y):.1f}" y2="{at_y(y):.1f}"/>')
-        out.append(f'<text class="soft end" x="{left + LEFT - 8}" y="{at_y(y) + 4:.1f}">{time_text(y)}</text>')
-    last = -99.0
+        out.append(f'<text class="soft end" x="{left + LEFT - 8}" y="{at_y(y) + 4:.1f}">{tick_text(y)}</text>')
+    most, last = max(lines), -99.0
+    shares = {x: f"{100 * floor / ms:.0f} %" for x, ms, floor in lines[most] if floor}
     for x in sorted(set(xs)):
         if at_x(x) - last >= 38 or x == x_high:
             out.append(f'<text class="soft middle" x="{at_x(x):.1f}" y="{bottom + 18}">{x:g}</text>')
+            out.append(f'<text class="many middle" x="{at_x(x):.1f}" y="{bottom + 34}">{shares.get(x, "")}</text>')
             last = at_x(x)
         out.append(f'<line class="axis" x1="{at_x(x):.1f}" x2="{at_x(x):.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
     out.append(f'<line class="axis" x1="{left + LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    out.append(f'<text class="soft middle" x="{(left + LEFT + right) / 2:.0f}" y="{bottom + 38}">{escape(unit)}</text>')
-    most = max(lines)
+    out.append(f'<text class="soft middle" x="{(left + LEFT + right) / 2:.0f}" y="{bottom + 52}">{escape(unit)}</text>')
     for threads, points in sorted(lines.items()):
         name = "many" if threads == most else "one"
         for kind, column in (("roof", 2), ("line", 1)):
@@ -109,11 +114,6 @@ def panel(title, unit, lines, left, top):
         for x, ms, floor in points:
             share = f", {100 * floor / ms:.0f} % of the roof's speed" if floor else ""
             out.append(f'<circle class="dot {name} fill" cx="{at_x(x):.1f}" cy="{at_y(ms):.1f}" r="4"><title>{x:g} {escape(unit)}, {threads} threads: {time_text(ms)}{share}</title></circle>')
-        if threads == most:  # below the lower line, where the other line is not
-            for x, ms, floor in points:
-                if floor:
-                    anchor = "end" if x == x_high else ""
-                    out.append(f'<text class="many {anchor}" x="{at_x(x) + (2 if x == x_high else 0):.1f}" y="{at_y(min(ms, floor)) + 18:.1f}">{100 * floor / ms:.0f} %</text>')
     return out
 
 
@@ -133,8 +133,8 @@ def draw(results):
            '<text class="head" x="24" y="32">How time grows</text>',
            f'<text class="soft" x="24" y="54">{escape(what)}; {escape(results.get("cpu", ""))}, {escape(results.get("date", "")[:10])}</text>']
     x = width - 24
-    for kind, text, style in reversed([(t, f"{t} thread{'s' if t > 1 else ''}", "line") for t in threads] + [(None, "roof of the machine; %: share of it", "roof")]):
-        wide = 7 * len(text)
+    for kind, text, style in reversed([(t, f"{t} thread{'s' if t > 1 else ''}", "line") for t in threads] + [(None, f"roof of the machine (%: share of it, {threads[-1]} threads)", "roof")]):
+        wide = round(6.3 * len(text))  # about: fonts differ
         name = "many" if kind in (None, threads[-1]) else "one"
         out.append(f'<text class="end" x="{x}" y="32">{escape(text)}</text><line class="{style} {name}" x1="{x - wide - 34}" x2="{x - wide - 8}" y1="28" y2="28"/>')
         x -= wide + 50
