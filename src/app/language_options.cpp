@@ -41,6 +41,11 @@ void add_language_options(CLI::App& app, LanguageFlags& flags) {
                               "Compute at most N tokens in one pass: smaller keeps streams even, larger fills\nfaster "
                               "(default: 512)"),
                1, 65'536);
+  expect_number(
+      app.add_option("--stream-gap", flags.stream_gap,
+                     "Let new prompts add at most MS milliseconds to a token of those who are being\nanswered: "
+                     "smaller keeps streams even, larger begins new answers sooner; 0: anything\n(default: 100)"),
+      "milliseconds, from 0 to 60000", [](double x) { return x >= 0 && x <= 60'000; });
   expect_whole(app.add_option("--max-sequences", flags.max_sequences, "Answer N questions at once (default: 64)"), 1,
                4096);
   expect_whole(app.add_option("--max-waiting", flags.max_waiting,
@@ -73,6 +78,7 @@ EngineOptions engine_options(const LanguageFlags& flags) {
   EngineOptions out;
   out.kv_bytes = flags.kv_memory.value_or(out.kv_bytes);
   out.step_tokens = flags.step_tokens.value_or(out.step_tokens);
+  out.stream_gap_ms = flags.stream_gap;
   out.max_sequences = flags.max_sequences.value_or(out.max_sequences);
   out.max_waiting = flags.max_waiting.value_or(out.max_waiting);
   out.share_prefix = !flags.no_share_prefix;

@@ -14,6 +14,7 @@
 #include "app/serving.h"
 #include "app/vision_flags.h"
 #include "app/vision_options.h"
+#include "base/priority.h"
 #include "roles/local_eye.h"
 
 namespace chiasm {
@@ -50,7 +51,10 @@ int run(const Options& options, Console& console) {
     Metrics metrics;
     Log log(log_level_of(options.server), log_format_of(options.server));
     ASSIGN_OR_RETURN(FrontOptions front, or_usage(front_options(options.server)));
+    // Pictures are looked at by threads of their own, behind those of the language model: in one pool an answer's many
+    // short loops would each wait for a long one of the encoder, and streams would stand still as long as it runs.
     ThreadPool threads(options.server.threads);
+    const std::unique_ptr<ThreadPool> vision_threads = make_background_pool(options.server.threads);
 
     console.be_quiet();  // progress lines are for terminals; servers log
     ASSIGN_OR_RETURN(VisionSideOptions vision_side_options,
@@ -58,7 +62,8 @@ int run(const Options& options, Console& console) {
     apply(options.vision, vision_side_options);
     vision_side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     vision_side_options.on_load = nullptr;
-    ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> vision, VisionSide::open(vision_side_options, threads));
+    vision_side_options.service.background = true;
+    ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> vision, VisionSide::open(vision_side_options, *vision_threads));
     warn_of_folder(vision->source(), log);
     LocalEye eye(*vision);
 

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/priority.h"
 #include "base/stopwatch.h"
 
 namespace chiasm {
@@ -207,6 +208,7 @@ std::vector<Result<EncodedPicture>> EncodeService::encode_batch(std::span<Job* c
 }
 
 void EncodeService::run() {
+  if (options_.background) lower_priority();
   std::unique_lock lock(mutex_);
   for (;;) {
     work_.wait(lock, [&] { return stop_ || !ready_.empty(); });

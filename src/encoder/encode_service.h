@@ -36,6 +36,7 @@ struct EncodeServiceOptions {
   std::int64_t max_batch_patches = 8192;           // of a pass; one picture alone may have more
   int decode_threads = 2;                          // that decode, resize and patchify at a time
   std::function<void(const EncodePass&)> on_pass;  // may be null; the next pass waits for it
+  bool background = false;                         // passes run on a thread of lower priority (base/priority.h)
 };
 
 struct EncodeServiceStatus {

@@ -56,6 +56,7 @@ Engine::Engine(const LanguageModel& model, const Tokenizer& tokenizer, const Eng
       pool_(std::move(pool)),
       loop_(std::make_unique<EngineLoop>(model, ops, *pool_,
                                          LoopOptions{.step_tokens = options.step_tokens,
+                                                     .stream_gap_ms = options.stream_gap_ms,
                                                      .max_sequences = options.max_sequences,
                                                      .max_waiting = options.max_waiting,
                                                      .share_prefix = options.share_prefix,

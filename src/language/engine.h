@@ -29,6 +29,7 @@ struct EngineOptions {
   // more.
   std::uint64_t kv_bytes = 0;
   std::int64_t step_tokens = 512;   // tokens computed in one step, at most
+  double stream_gap_ms = 0;         // what prompts may add to a step in which others decode; 0: anything
   std::int64_t max_sequences = 64;  // questions answered at the same time
   bool share_prefix = true;         // false: nothing is kept and nothing shared
   std::int64_t max_waiting = 256;   // submissions whose first step is not yet begun

@@ -221,7 +221,13 @@ void EngineLoop::preempt(std::size_t index) {
 }
 
 void EngineLoop::step() {
-  const StepPlan plan = plan_step(running_numbers(), cache_.available(), options_.step_tokens);
+  const std::vector<RunningNumbers> numbers = running_numbers();
+  const std::int64_t decoding = std::count_if(numbers.begin(), numbers.end(),
+                                              [](const RunningNumbers& one) { return one.tokens - one.computed == 1; });
+  const std::int64_t budget =
+      decoding == 0 ? options_.step_tokens
+                    : std::min(options_.step_tokens, decoding + pace_.prompt_tokens(options_.step_tokens));
+  const StepPlan plan = plan_step(numbers, cache_.available(), budget);
   CHECK(!plan.items.empty());  // the oldest always moves: whatever can never fit was refused
   std::vector<SequenceStep> steps;
   StepReport report;
@@ -254,6 +260,7 @@ void EngineLoop::step() {
   ++counts_.steps;
   counts_.prefilled_tokens += report.prefill_tokens;
   report.ms = watch.ms();
+  pace_.record(report.prefill_tokens, report.decode_tokens, report.ms);
   if (!options_.on_step) return;
   try {
     options_.on_step(report);

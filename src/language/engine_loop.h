@@ -21,6 +21,7 @@
 #include "language/scheduler.h"
 #include "language/sequence.h"
 #include "language/step_batch.h"
+#include "language/step_pace.h"
 #include "models/language_model.h"
 
 namespace chiasm {
@@ -31,7 +32,9 @@ struct StepReport {
 };
 
 struct LoopOptions {
-  std::int64_t step_tokens = 512, max_sequences = 64, max_waiting = 256;
+  std::int64_t step_tokens = 512;
+  double stream_gap_ms = 0;  // step_pace.h
+  std::int64_t max_sequences = 64, max_waiting = 256;
   bool share_prefix = true;
   std::function<void(const StepReport&)> on_step;  // from the loop's thread; must not block; may be null
 };
@@ -106,6 +109,7 @@ class EngineLoop {
   // The loop's own.
   PrefixCache cache_;
   Sequences waiting_, running_;
+  StepPace pace_{options_.stream_gap_ms};
   Buffer zeros_;
   EngineStatus counts_;
 
