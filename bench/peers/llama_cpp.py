@@ -1,7 +1,7 @@
 """llama.cpp and ik_llama.cpp: their own llama-mtmd-cli and llama-server, on GGUF files made from the same checkpoint.
 
-llama.cpp comes as source with the package llama-cpp-python and is built for this machine in build/peers/llama.cpp; a
-build of either can be named instead. Nothing of theirs is part of this repository.
+A build of either is named by option, or llama.cpp is built here from the source that the package llama-cpp-python brings
+(run.py --build). Without a build, run.py uses packages with their libraries (python_engines.GgufEngine).
 """
 import os
 import subprocess
@@ -47,24 +47,19 @@ def build(work, say):
 class LlamaCpp:
     """One of the two, with weights of one kind."""
 
-    def __init__(self, setup, title, folder, language, vision, extra=(), buildable=True):
-        self.setup, self.title, self.folder, self.extra, self.buildable = setup, title, folder, list(extra), buildable
+    def __init__(self, setup, title, folder, language, vision, extra=()):
+        self.setup, self.title, self.folder, self.extra = setup, title, folder, list(extra)
         self.language_type, self.vision_type = language, vision
         self.name = f"{title} {language.upper()}/{vision.upper()}" + (" " + " ".join(extra) if extra else "")
 
     def prepare(self):
         s = self.setup
-        if self.folder:
-            self.bin = find_programs(self.folder)
-        elif self.buildable:
-            self.bin = build(s.work, s.say)
-        else:
-            raise sample.Skipped(f"no registry offers its programs: build it and name the folder with --{self.title.replace('_', '-').replace('.', '-')} DIR")
+        self.bin = find_programs(self.folder) if self.folder else build(s.work, s.say)
         self.vision = s.gguf("vision", self.vision_type)
         whole = s.gguf("language", "f16")
         self.language = whole
         if self.language_type != "f16":
-            self.language = whole.with_name(f"{self.title}-language-{self.language_type}.gguf")
+            self.language = whole.with_name(f"language-{self.language_type}.gguf")
             if not self.language.exists():
                 s.say(f"{self.title}: quantising the language model to {self.language_type.upper()}")
                 part = self.language.with_suffix(".part")

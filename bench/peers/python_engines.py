@@ -47,3 +47,25 @@ class PythonEngine:
         return {**sample.of_json_line(text), "peak_mib": peak}
 
     server = None
+
+
+class GgufEngine(PythonEngine):
+    """A package with the libraries of llama.cpp or ik_llama.cpp in it, on GGUF files: no build, but what its makers built."""
+
+    def __init__(self, setup, name, driver, packages, language, vision=None, vision_program=None):
+        super().__init__(setup, name, driver, packages)
+        self.language_type, self.vision_type, self.vision_program = language, vision, vision_program
+
+    def prepare(self):
+        super().prepare()
+        self.vision = self.setup.gguf("vision", self.vision_type)
+        self.language = self.setup.quantised(self.language_type)
+        # What has no vision part is asked for as many text tokens as the picture's prompt has.
+        self.arguments = [self.language, self.vision] if self.driver.stem == "llama_driver" else [self.language, self.setup.picture_tokens + 25]
+
+    def tool(self):
+        out = super().tool()
+        if self.vision_program:
+            text, peak = sample.run_measured([self.vision_program, self.vision, self.setup.threads, 448])
+            out |= {"encode_ms": sample.of_json_line(text)["encode_ms"], "peak_mib": max(peak, out["peak_mib"])}
+        return out

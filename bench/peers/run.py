@@ -35,9 +35,10 @@ from figures import ROOT  # noqa: E402
 from llama_cpp import LlamaCpp  # noqa: E402
 from own import Chiasm  # noqa: E402
 from plan import Planned  # noqa: E402
-from python_engines import PythonEngine, environment  # noqa: E402
+from python_engines import GgufEngine, PythonEngine, environment  # noqa: E402
 from sample import Skipped, run_measured  # noqa: E402
 
+IK_PACKAGES = ["ik-llama-cpp-python", "numpy"]
 NAMES = ["chiasm", "llama.cpp", "ik_llama.cpp", "transformers", "openvino", "vllm"]
 
 
@@ -65,6 +66,19 @@ class Setup:
             run_measured([python, HERE / "gguf_weights.py", self.checkpoint, file, "--part", part, "--type", kind])
         return file
 
+    def quantised(self, kind):
+        """The language model's GGUF file of this type, by the llama-quantize that ik-llama-cpp-python brings."""
+        whole = self.gguf("language", "f16")
+        file = whole.with_name(f"language-{kind}.gguf")
+        if not file.exists():
+            python = environment(self.work, "ik_llama", IK_PACKAGES, self.say)
+            tool, _ = run_measured([python, "-c", "from ik_llama_cpp.quantize import find_quantize_bin; print(find_quantize_bin())"])
+            self.say(f"quantising the language model to {kind.upper()}")
+            part = file.with_suffix(".part")
+            run_measured([tool.strip(), whole, part, kind.upper(), self.threads])
+            part.rename(file)
+        return file
+
 
 def engines(options, setup):
     """Every engine of the comparison, in the order in which a round asks them."""
@@ -74,7 +88,12 @@ def engines(options, setup):
     for title, folder in (("llama.cpp", options.llama_cpp), ("ik_llama.cpp", options.ik_llama_cpp)):
         if title in options.engines:
             kinds = [("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "f16")] if title == "llama.cpp" else [("f16", "f16"), ("q8_0", "q8_0")]
-            out += [LlamaCpp(setup, title, folder, *kind, buildable=title == "llama.cpp") for kind in kinds]
+            if folder or (options.build and title == "llama.cpp"):
+                out += [LlamaCpp(setup, title, folder, *kind) for kind in kinds]
+            elif title == "llama.cpp":
+                out += [GgufEngine(setup, f"{title} {a.upper()}/{b.upper()}", "llama_driver.py", ["llama-cpp-py-sync", "pillow", "numpy"], a, b) for a, b in kinds]
+            else:
+                out += [GgufEngine(setup, f"{title} {a.upper()}/{b.upper()}", "ik_llama_driver.py", IK_PACKAGES, a, b, options.ik_vision) for a, b in kinds]
     if "transformers" in options.engines:
         out.append(PythonEngine(setup, "transformers float32", "transformers_driver.py", ["torch==2.13.0", "transformers==5.17.0", "pillow", "numpy", "safetensors"], ["float32"]))
     if "openvino" in options.engines:
@@ -174,8 +193,10 @@ def parse(arguments):
     a.add_argument("--programs", type=pathlib.Path, default=ROOT / "build/release/bin", help="folder of ours")
     a.add_argument("--precisions", type=lambda text: text.split(","), default=["exact", "int8", "int4"], help="of ours (default: exact,int8,int4)")
     a.add_argument("--engines", type=lambda text: text.split(","), default=NAMES, help=f"some of {','.join(NAMES)}")
-    a.add_argument("--llama-cpp", type=pathlib.Path, metavar="DIR", help="a build of llama.cpp (default: built from the package llama-cpp-python)")
-    a.add_argument("--ik-llama-cpp", type=pathlib.Path, metavar="DIR", help="a build of ik_llama.cpp")
+    a.add_argument("--llama-cpp", type=pathlib.Path, metavar="DIR", help="a build of llama.cpp (default: the libraries of the package llama-cpp-py-sync)")
+    a.add_argument("--build", action="store_true", help="build llama.cpp from the source in the package llama-cpp-python instead")
+    a.add_argument("--ik-llama-cpp", type=pathlib.Path, metavar="DIR", help="a build of ik_llama.cpp (default: the package ik-llama-cpp-python, which has no vision part)")
+    a.add_argument("--ik-vision", type=pathlib.Path, metavar="PROGRAM", help="with that package: 'PROGRAM VISION.gguf THREADS SIDE' encodes one picture and prints {\"encode_ms\": N}")
     a.add_argument("--openvino", type=lambda text: text.split(","), default=["int8"], help="weight formats (default: int8)")
     a.add_argument("--only", choices=["tool", "next"], help="tool: encode, prefill, decode, memory; next: the next question (default: both)")
     a.add_argument("--rounds", type=int, default=5)
