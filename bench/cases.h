@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <vector>
 
 #include "measure.h"
@@ -23,6 +24,11 @@ struct Model {
   std::int64_t side = 0;
 };
 
+// The name of the checkpoint's folder.
+inline std::string label(const Model& model) {
+  return std::filesystem::absolute(model.dir).lexically_normal().filename().string();
+}
+
 // What the machine can do: the large f32 product and reading memory, on 1 and all threads.
 std::vector<Row> measure_ceilings(const Settings& settings);
 // Products at the shapes of the 2B beside oneDNN's, attention, row operations.
@@ -32,7 +38,12 @@ std::vector<Row> measure_row_contract(const Settings& settings);
 // Decode, resize, patchify and encode one picture; load, prefill and decode tokens.
 std::vector<Row> measure_vision(const Model& model, const Settings& settings);
 std::vector<Row> measure_language(const Model& model, const Settings& settings);
+// What the second question costs, and many at once, on a picture that is known; and reading its features from disk.
+std::vector<Row> measure_questions(const Model& model, const Settings& settings);
 // Time and peak memory of the vision encoder over settings.patches.
+std::vector<Row> measure_patches(const Model& model, const Settings& settings);
+// How time grows: encode with patches, prefill with tokens, decode with context and with sequences; on 1 and all
+// threads.
 std::vector<Row> measure_scaling(const Model& model, const Settings& settings);
 
 }  // namespace chiasm::bench

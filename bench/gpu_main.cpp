@@ -20,24 +20,11 @@
 #include "models/language_model.h"
 #include "models/vision_model.h"
 #include "operands.h"
+#include "steps.h"
 #include "tensor/npy.h"
 
 namespace chiasm::bench {
 namespace {
-
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    fmt::print(stderr, "gpu_bench: {}\n", result.error().message);
-    std::exit(1);
-  }
-  return *std::move(result);
-}
-void must(const Status& status) {
-  if (status) return;
-  fmt::print(stderr, "gpu_bench: {}\n", status.error().message);
-  std::exit(1);
-}
 
 struct Times {
   double median = 0, low = 0, high = 0;
@@ -57,13 +44,6 @@ void report(const std::string& name, const Times& times, const std::string& more
   fmt::print("{{\"name\": \"{}\", \"ms\": {:.3f}, \"low\": {:.3f}, \"high\": {:.3f}{}}}\n", name, times.median,
              times.low, times.high, more);
   std::fflush(stdout);
-}
-
-// Wide as it is high where possible, both sides multiples of the merge size.
-Grid grid_for(std::int64_t patches, std::int64_t merge) {
-  std::int64_t h = static_cast<std::int64_t>(std::sqrt(static_cast<double>(patches))) / merge * merge;
-  while (h > merge && (patches % h != 0 || patches / h % merge != 0)) h -= merge;
-  return {1, h, patches / h};
 }
 
 // What is timed, beside the checkpoints.
@@ -94,40 +74,6 @@ void vision(const std::filesystem::path& dir, const Ops& ops, const Sizes& sizes
   if (sizes.patches.size() > 1) run("vision 8x1024", std::vector<Grid>(8, Grid{1, 32, 32}));
 }
 
-// Sequences that have `context` tokens of random keys and values, and a step for them.
-class Steps {
- public:
-  Steps(const LanguageModel& model, const Ops& ops, std::int64_t sequences, std::int64_t context, std::int64_t tokens)
-      : model_(model) {
-    const std::int64_t blocks = (context + tokens + 64 + kKvBlock - 1) / kKvBlock;
-    pool_ = must(ops.make_kv_pool(model.kv_shape(blocks * sequences)));
-    for (std::int64_t s = 0; s < sequences; ++s) {
-      auto& table = tables_.emplace_back();
-      for (std::int64_t b = 0; b < blocks; ++b) table.push_back(static_cast<std::int32_t>(b * sequences + s));
-    }
-  }
-  // The next `tokens` of every sequence after `past`; one logits row each, or none.
-  void run(std::int64_t past, std::int64_t tokens, bool logits) {
-    std::vector<std::int32_t> ids, positions, wanted;
-    std::vector<SequenceRows> rows;
-    for (const auto& table : tables_) {
-      for (std::int64_t t = 0; t < tokens; ++t) {
-        ids.push_back(static_cast<std::int32_t>((past + t) * 7919 % model_.config().vocab_size));
-        positions.push_back(static_cast<std::int32_t>(past + t));
-      }
-      rows.push_back({table, past, tokens});
-      if (logits) wanted.push_back(static_cast<std::int32_t>(ids.size() - 1));
-    }
-    std::vector<std::int32_t> likeliest(wanted.size());
-    must(model_.forward_greedy({ids, {positions, positions, positions}, {}, rows, wanted}, *pool_, likeliest));
-  }
-
- private:
-  const LanguageModel& model_;
-  std::unique_ptr<KvPool> pool_;
-  std::vector<std::vector<std::int32_t>> tables_;
-};
-
 void language(const std::filesystem::path& dir, const std::string& name, const Ops& ops, const Sizes& sizes) {
   const Stopwatch watch;
   std::unique_ptr<const LanguageModel> model;
@@ -143,7 +89,7 @@ void language(const std::filesystem::path& dir, const std::string& name, const O
   for (const std::int64_t sequences : sizes.sequences) {
     constexpr std::int64_t kContext = 1024;
     Steps steps(*model, ops, sequences, kContext, 64);
-    for (std::int64_t past = 0; past < kContext; past += 128) steps.run(past, 128, false);
+    steps.fill(kContext, 128);
     std::int64_t past = kContext;
     const Times times = times_of(5, 40, [&] { steps.run(past++, 1, true); });
     report(fmt::format("decode {} x{}", name, sequences), times,

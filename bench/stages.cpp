@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -11,59 +10,20 @@
 #include "base/file.h"
 #include "base/thread_pool.h"
 #include "cases.h"
+#include "conversation.h"
 #include "encoder/encoder.h"
 #include "image/probe.h"
 #include "kernels/ops.h"
-#include "language/engine.h"
 #include "models/language_model.h"
 #include "models/vision_model.h"
 #include "operands.h"
-#include "text/chat_prompt.h"
+#include "steps.h"
+#include "work.h"
 
 namespace chiasm::bench {
 namespace {
 
-// The benchmark's own inputs: an error ends the case, with its message.
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    fmt::print(stderr, "bench: {}\n", result.error().message);
-    std::_Exit(1);
-  }
-  return *std::move(result);
-}
-
 double mib(std::uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
-double d(std::int64_t value) { return static_cast<double>(value); }
-
-double vision_gflop(const VisionConfig& c, std::int64_t patches, std::int64_t segment) {
-  const double p = d(patches), e = d(c.embed_dim), unit = d(c.merge_unit());
-  const double block = 2 * p * e * (3 * e + e + 2 * d(c.intermediate_size)) + 4 * p * d(segment) * e;
-  const double merger = 2 * p / unit * (unit * e * unit * e + unit * e * d(c.hidden_size));
-  return 1e-9 * (2 * p * d(c.patch_width()) * e + d(c.depth) * block + merger);
-}
-
-// `tokens` new ones after `past`, logits of the last.
-double language_gflop(const TextConfig& c, std::int64_t tokens, std::int64_t past) {
-  const double h = d(c.hidden_size), q = d(c.num_attention_heads * c.head_dim()),
-               kv = d(c.num_key_value_heads * c.head_dim());
-  const double seen = d(tokens) * d(past) + d(tokens) * d(tokens + 1) / 2;
-  const double layer = 2 * d(tokens) * h * (2 * q + 2 * kv + 3 * d(c.intermediate_size)) + 4 * seen * q;
-  return 1e-9 * (d(c.num_hidden_layers) * layer + 2 * h * d(c.vocab_size));
-}
-
-// The layers' weights and the head in the checkpoint's two bytes, and the keys and values of `past` tokens in four.
-double decode_gbytes(const TextConfig& c, std::int64_t past) {
-  const double h = d(c.hidden_size), q = d(c.num_attention_heads * c.head_dim()),
-               kv = d(c.num_key_value_heads * c.head_dim());
-  const double weights =
-      d(c.num_hidden_layers) * h * (2 * q + 2 * kv + 3 * d(c.intermediate_size)) + h * d(c.vocab_size);
-  return 1e-9 * (2 * weights + 8 * d(c.num_hidden_layers) * kv * d(past));
-}
-
-std::string label(const Model& model) {
-  return std::filesystem::absolute(model.dir).lexically_normal().filename().string();
-}
 
 PreprocessorConfig preprocessor_of(const Model& model) {
   PreprocessorConfig out = must(load_preprocessor_config(model.dir));
@@ -135,49 +95,6 @@ std::vector<Row> vision_case(const Model& model, const Settings& settings) {
   return rows;
 }
 
-// A chat about one picture of 32 x 32 patches, its features made up: how long it takes does not depend on what they
-// say.
-class Conversation {
- public:
-  Conversation(const Model& model, ThreadPool& threads) : ops_(make_cpu_ops(threads)) {
-    const Stopwatch watch;
-    {
-      const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kLanguage));
-      config = checkpoint.config();
-      language = must(load_language_model(checkpoint, *ops_));
-    }
-    tokenizer_ = std::make_unique<const Tokenizer>(must(Tokenizer::load(model.dir)));
-    engine = must(Engine::create(*language, *tokenizer_, *ops_));
-    load_ms = watch.ms();
-    layout_ = must(make_layout(config));
-    const std::int64_t rows = 1024 / config.vision.merge_unit();
-    Matrix values = random_matrix(rows, config.text.hidden_size, 11);
-    for (std::int64_t i = 0; i < values.size(); ++i) values.data()[i] *= 0.1F;
-    feature_ = std::make_shared<const Feature>(make_feature(FeatureKey{}, {1, 32, 32}, "bench", std::move(values)));
-  }
-
-  GenerationRequest request(const std::string& question, std::int64_t max_tokens) const {
-    const ChatTemplate chat = must(standard_chat_template(*tokenizer_));
-    const ChatMessage message{"user", {ChatPart::image(), ChatPart::of_text(question)}};
-    GenerationRequest out;
-    out.prompt = must(assemble_prompt(tokenize(*tokenizer_, must(render_chat(chat, {&message, 1}))), {&feature_, 1}, {},
-                                      config, *layout_, feature_->meta.vision_digest));
-    out.max_tokens = max_tokens;  // and no stop tokens: every answer is this long
-    return out;
-  }
-
-  ModelConfig config;
-  std::unique_ptr<const LanguageModel> language;
-  std::unique_ptr<Engine> engine;
-  double load_ms = 0;
-
- private:
-  std::unique_ptr<Ops> ops_;
-  std::unique_ptr<const Tokenizer> tokenizer_;
-  std::unique_ptr<const ModelLayout> layout_;
-  std::shared_ptr<const Feature> feature_;
-};
-
 std::vector<Row> language_case(const Model& model, const Settings& settings) {
   constexpr std::int64_t kNewTokens = 10;
   ThreadPool threads(settings.threads);
@@ -236,14 +153,7 @@ std::vector<Row> language_case(const Model& model, const Settings& settings) {
   return {load, prefill, decode, alone, second, extra};
 }
 
-// Wide as it is high where possible: patches = h * w with both sides multiples of the merge size.
-Grid grid_for(std::int64_t patches, std::int64_t merge) {
-  std::int64_t h = static_cast<std::int64_t>(std::sqrt(d(patches))) / merge * merge;
-  while (h > merge && (patches % h != 0 || (patches / h) % merge != 0)) h -= merge;
-  return {1, h, patches / h};
-}
-
-std::vector<Row> scaling_case(const Model& model, std::int64_t patches, const Settings& settings) {
+std::vector<Row> patches_case(const Model& model, std::int64_t patches, const Settings& settings) {
   ThreadPool threads(settings.threads);
   const auto ops = make_cpu_ops(threads);
   std::unique_ptr<const VisionModel> vision;
@@ -283,10 +193,10 @@ std::vector<Row> measure_language(const Model& model, const Settings& settings) 
   return in_process([&] { return language_case(model, settings); });
 }
 
-std::vector<Row> measure_scaling(const Model& model, const Settings& settings) {
+std::vector<Row> measure_patches(const Model& model, const Settings& settings) {
   std::vector<Row> rows;
   for (const std::int64_t patches : settings.patches)
-    for (const Row& row : in_process([&] { return scaling_case(model, patches, settings); })) rows.push_back(row);
+    for (const Row& row : in_process([&] { return patches_case(model, patches, settings); })) rows.push_back(row);
   return rows;
 }
 

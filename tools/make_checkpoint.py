@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes a Qwen2-VL-family checkpoint of real shapes with reproducible pseudo-random weights.
 
-usage: make_checkpoint.py OUT_DIR --shape 2b|7b|72b|mini|tiny|2.5-3b [--vision-layers N] [--layers N] [--seed S] [--tokenizer DIR]
+usage: make_checkpoint.py OUT_DIR --shape 2b|7b|72b|mini|tiny|2.5-3b [--vision-layers N] [--layers N] [--seed S] [--tokenizer DIR] [--full-vocabulary]
 
 The same arguments give the same bytes on every machine, so a reference computed elsewhere can be compared without
 carrying the weights. The weights are not trained: answers are noise, but every shape, name and file is as published.
@@ -135,6 +135,7 @@ def main():
     a.add_argument("--layers", type=int)
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--tokenizer", help="a checkpoint folder whose tokenizer and preprocessor files to use; its vocabulary size then replaces the shape's")
+    a.add_argument("--full-vocabulary", action="store_true", help="with --tokenizer: keep the shape's vocabulary size, so that the head costs what the published one costs; ids beyond the tokenizer have no text")
     a.add_argument("--max-pixels", type=int, default=12845056)
     a = a.parse_args()
     s = dict(SHAPES[a.shape])
@@ -144,7 +145,8 @@ def main():
     token = dict(bos_token_id=151643, eos_token_id=151645, vision_start_token_id=151652, vision_end_token_id=151653, vision_token_id=151654, image_token_id=151655, video_token_id=151656)
     if a.tokenizer:
         c = json.load(open(a.tokenizer + "/config.json"))
-        s["vocab_size"] = c["vocab_size"]
+        if not a.full_vocabulary:
+            s["vocab_size"] = c["vocab_size"]
         token = {k: c[k] for k in token}
         for f in ("tokenizer.json", "tokenizer_config.json", "chat_template.json", "generation_config.json"):
             shutil.copy(f"{a.tokenizer}/{f}", a.out)

@@ -50,6 +50,8 @@ void add_language_options(CLI::App& app, LanguageFlags& flags) {
                               "Let N more wait, and tell others to come back (default: 256)"),
                1, 1'000'000);
   app.add_flag("--no-share-prefix", flags.no_share_prefix, "Compute every prompt whole");
+  app.add_flag("--pictures-first", flags.pictures_first,
+               "Put pictures before the text of their message, so that every further question\nreuses their tokens");
   app.add_option("--accept-vision-digest", flags.accept_vision_digests,
                  "Take features of this vision encoder too (64 hexadecimal digits); again for more")
       ->type_name("DIGEST")
@@ -101,6 +103,7 @@ LanguageServerOptions language_server_options(const LanguageFlags& flags, const 
   out.max_body = max_body.value_or(out.max_body);
   out.version = CHIASM_VERSION;
   out.web = !flags.no_web;
+  out.pictures_first = flags.pictures_first;
   out.ping_every = std::chrono::milliseconds(static_cast<std::int64_t>(flags.ping_interval * 1e3));
   return out;
 }

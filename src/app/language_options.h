@@ -31,7 +31,7 @@ struct LanguageFlags {
   std::optional<std::uint64_t> max_picture, max_text, kv_memory;
   std::optional<std::int64_t> max_images, max_questions, max_json_depth;
   std::optional<std::int64_t> step_tokens, max_sequences, max_waiting;
-  bool no_share_prefix = false, no_web = false;
+  bool no_share_prefix = false, no_web = false, pictures_first = false;
   std::vector<std::string> accept_vision_digests;
 };
 

@@ -51,7 +51,8 @@ int run(const Options& options, Console& console) {
     Log log(log_level_of(options.server), log_format_of(options.server));
     ASSIGN_OR_RETURN(FrontOptions front, or_usage(front_options(options.server)));
     ThreadPool threads(options.server.threads);
-    // Who reads an answer notices a pause at every token, who sent a new picture waits anyway.
+    // Pictures are looked at by threads of their own, behind those of the language model: in one pool an answer's many
+    // short loops would each wait for a long one of the encoder, and streams would stand still as long as it runs.
     ThreadPool vision_threads(options.server.threads, ThreadPool::Rank::kBehind);
 
     console.be_quiet();  // progress lines are for terminals; servers log

@@ -129,17 +129,24 @@ ApiResult<GenerationRequest> GenerationRequests::complete(const GenerationReques
 }
 
 std::vector<ChatMessage> GenerationRequests::messages_of(const std::vector<RequestMessage>& messages,
-                                                         std::vector<const ContentPart*>& pictures) {
+                                                         std::vector<const ContentPart*>& pictures,
+                                                         bool pictures_first) {
   std::vector<ChatMessage> out;
   for (const RequestMessage& message : messages) {
     ChatMessage chat{message.role, {}};
-    for (const ContentPart& part : message.parts) {
-      switch (part.kind) {
-        case ContentPart::Kind::kText: chat.parts.push_back(ChatPart::of_text(part.text)); continue;
+    std::vector<const ContentPart*> parts;
+    for (const ContentPart& part : message.parts) parts.push_back(&part);
+    if (pictures_first) {
+      std::stable_partition(parts.begin(), parts.end(),
+                            [](const ContentPart* part) { return part->kind != ContentPart::Kind::kText; });
+    }
+    for (const ContentPart* part : parts) {
+      switch (part->kind) {
+        case ContentPart::Kind::kText: chat.parts.push_back(ChatPart::of_text(part->text)); continue;
         case ContentPart::Kind::kImage: chat.parts.push_back(ChatPart::image()); break;
         case ContentPart::Kind::kVideo: chat.parts.push_back(ChatPart::video()); break;
       }
-      pictures.push_back(&part);
+      pictures.push_back(part);
     }
     out.push_back(std::move(chat));
   }

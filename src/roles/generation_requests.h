@@ -30,8 +30,9 @@ class GenerationRequests {
                                         LanguagePrompt prompt, std::int64_t nth) const;
 
   // The messages of a request as the chat template wants them; parts with pictures are added to `pictures` in order.
+  // `pictures_first`: the pictures of each message stand before its text, so that questions share them as a prefix.
   static std::vector<ChatMessage> messages_of(const std::vector<RequestMessage>& messages,
-                                              std::vector<const ContentPart*>& pictures);
+                                              std::vector<const ContentPart*>& pictures, bool pictures_first = false);
 
  private:
   ApiResult<std::shared_ptr<const TokenConstraint>> constraint(const ResponseFormat& format);

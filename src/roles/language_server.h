@@ -28,7 +28,8 @@ struct LanguageServerOptions {
   RequestLimits limits;
   std::uint64_t max_body = 128ULL << 20;
   std::string version;
-  bool web = true;  // the page at "/"
+  bool web = true;              // the page at "/"
+  bool pictures_first = false;  // before the text of their message, wherever the request has them
   std::chrono::milliseconds ping_every = kPingEvery;
 };
 

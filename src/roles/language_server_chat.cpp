@@ -31,7 +31,8 @@ void LanguageServer::chat(Exchange& exchange) {
   if (!prepared) return fail(prepared.error());
 
   std::vector<const ContentPart*> parts;
-  const std::vector<ChatMessage> messages = GenerationRequests::messages_of(request.messages, parts);
+  const std::vector<ChatMessage> messages =
+      GenerationRequests::messages_of(request.messages, parts, options_.pictures_first);
   auto looked = look_with_pings(
       desk_, parts,
       look_context(*job, request.min_pixels, request.max_pixels, "mm_processor_kwargs.", answering.left()),

@@ -51,6 +51,22 @@ class Api(ServerTest):
         self.assertGreaterEqual(cached, first["vision"][0]["tokens"])
         self.assertLess(tokens - cached, 24)  # the question and the frame around it
 
+    def test_pictures_first(self):
+        data, questions = picture(5)
+
+        def after_the_text(server, question):
+            body = {"model": "toytown", "max_tokens": 64, "messages": [user(question, image_part(data))]}
+            return self.ok(server.ask("POST", "/v1/chat/completions", body))
+        as_given = [after_the_text(self.server, question) for question, _ in questions[:2]]
+        tokens = as_given[0]["vision"][0]["tokens"]
+        self.assertLess(as_given[1]["usage"]["prompt_tokens_details"]["cached_tokens"], tokens)
+        moving = self.start("chiasm serve", "--pictures-first")
+        for i, (question, answer) in enumerate(questions[:2]):
+            got = after_the_text(moving, question)
+            self.assertEqual(got["choices"][0]["message"]["content"], answer)
+            cached = got["usage"]["prompt_tokens_details"]["cached_tokens"]
+            self.assertEqual(cached >= tokens, i > 0)
+
     def test_stream(self):
         data, questions = picture(6)
         question, expected = questions[0]
