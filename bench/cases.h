@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "measure.h"
+#include "tensor/precision.h"
 
 namespace chiasm::bench {
 
@@ -14,6 +15,7 @@ struct Settings {
   std::vector<std::int64_t> patches{1024, 4096, 16384};
   int threads = 0;  // of stages; kernels are measured at 1 and at this many
   int samples = 5;
+  Precision precision = Precision::kExact;  // of stages
 };
 
 // A checkpoint, and the side of the square whose pixels a picture gets, in its own proportions; 0: what its

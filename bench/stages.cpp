@@ -61,8 +61,9 @@ double decode_gbytes(const TextConfig& c, std::int64_t past) {
   return 1e-9 * (2 * weights + 8 * d(c.num_hidden_layers) * kv * d(past));
 }
 
-std::string label(const Model& model) {
-  return std::filesystem::absolute(model.dir).lexically_normal().filename().string();
+std::string label(const Model& model, Precision precision) {
+  const std::string name = std::filesystem::absolute(model.dir).lexically_normal().filename().string();
+  return precision == Precision::kExact ? name : fmt::format("{} in {}", name, precision_name(precision));
 }
 
 PreprocessorConfig preprocessor_of(const Model& model) {
@@ -81,9 +82,9 @@ std::vector<Row> vision_case(const Model& model, const Settings& settings) {
   {
     const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kVision));
     config = checkpoint.config();
-    vision = must(load_vision_model(checkpoint, *ops));
+    vision = must(load_vision_model(checkpoint, *ops, vision_precision(settings.precision)));
   }
-  const std::string group = "vision, " + label(model);
+  const std::string group = "vision, " + label(model, settings.precision);
   const auto row = [&](std::string name, std::vector<double> ms) {
     Row out{.group = group, .name = std::move(name)};
     out.threads = threads.size();
@@ -139,12 +140,12 @@ std::vector<Row> vision_case(const Model& model, const Settings& settings) {
 // say.
 class Conversation {
  public:
-  Conversation(const Model& model, ThreadPool& threads) : ops_(make_cpu_ops(threads)) {
+  Conversation(const Model& model, Precision precision, ThreadPool& threads) : ops_(make_cpu_ops(threads)) {
     const Stopwatch watch;
     {
       const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kLanguage));
       config = checkpoint.config();
-      language = must(load_language_model(checkpoint, *ops_));
+      language = must(load_language_model(checkpoint, *ops_, precision));
     }
     tokenizer_ = std::make_unique<const Tokenizer>(must(Tokenizer::load(model.dir)));
     engine = must(Engine::create(*language, *tokenizer_, *ops_));
@@ -181,8 +182,8 @@ class Conversation {
 std::vector<Row> language_case(const Model& model, const Settings& settings) {
   constexpr std::int64_t kNewTokens = 10;
   ThreadPool threads(settings.threads);
-  const Conversation talk(model, threads);
-  const std::string group = "language, " + label(model);
+  const Conversation talk(model, settings.precision, threads);
+  const std::string group = "language, " + label(model, settings.precision);
   const auto row = [&](std::string name) {
     Row out{.group = group, .name = std::move(name)};
     out.threads = threads.size();
@@ -249,13 +250,13 @@ std::vector<Row> scaling_case(const Model& model, std::int64_t patches, const Se
   std::unique_ptr<const VisionModel> vision;
   {
     const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kVision));
-    vision = must(load_vision_model(checkpoint, *ops));
+    vision = must(load_vision_model(checkpoint, *ops, vision_precision(settings.precision)));
   }
   const VisionConfig& config = vision->config();
   const Grid grid = grid_for(patches, config.spatial_merge_size);
   const Matrix pixels = random_matrix(grid.patches(), config.patch_width(), 12);
   const double loaded = resident();
-  Row row{.group = fmt::format("patches, {} ({} vision layers)", label(model), config.depth),
+  Row row{.group = fmt::format("patches, {} ({} vision layers)", label(model, settings.precision), config.depth),
           .name = fmt::format("encode {} x {} = {} patches", grid.h, grid.w, grid.patches())};
   row.threads = threads.size();
   const int samples = patches <= 1024 ? settings.samples : patches <= 4096 ? std::min(3, settings.samples) : 1;
