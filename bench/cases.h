@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "measure.h"
+#include "tensor/precision.h"
 
 namespace chiasm::bench {
 
@@ -15,6 +16,7 @@ struct Settings {
   std::vector<std::int64_t> patches{1024, 4096, 16384};
   int threads = 0;  // of stages; kernels are measured at 1 and at this many
   int samples = 5;
+  Precision precision = Precision::kExact;  // of stages
 };
 
 // A checkpoint, and the side of the square whose pixels a picture gets, in its own proportions; 0: what its
@@ -24,9 +26,10 @@ struct Model {
   std::int64_t side = 0;
 };
 
-// The name of the checkpoint's folder.
-inline std::string label(const Model& model) {
-  return std::filesystem::absolute(model.dir).lexically_normal().filename().string();
+// The name of the checkpoint's folder, and the precision where it is not the checkpoint's.
+inline std::string label(const Model& model, Precision precision) {
+  const std::string name = std::filesystem::absolute(model.dir).lexically_normal().filename().string();
+  return precision == Precision::kExact ? name : name + " in " + std::string(precision_name(precision));
 }
 
 // What the machine can do: the large f32 product and reading memory, on 1 and all threads.

@@ -20,12 +20,12 @@ namespace chiasm::bench {
 
 class Conversation {
  public:
-  Conversation(const Model& model, ThreadPool& threads) : ops_(make_cpu_ops(threads)) {
+  Conversation(const Model& model, Precision precision, ThreadPool& threads) : ops_(make_cpu_ops(threads)) {
     const Stopwatch watch;
     {
       const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kLanguage));
       config = checkpoint.config();
-      language = must(load_language_model(checkpoint, *ops_));
+      language = must(load_language_model(checkpoint, *ops_, precision));
     }
     tokenizer_ = std::make_unique<const Tokenizer>(must(Tokenizer::load(model.dir)));
     engine = must(Engine::create(*language, *tokenizer_, *ops_));

@@ -34,13 +34,18 @@ std::vector<Row> products(const Shape& shape, int threads, int rounds) {
   const auto ops = make_cpu_ops(pool);
   const Matrix x = random_matrix(shape.m, shape.k, 1), w = random_matrix(shape.n, shape.k, 2);
   const auto bf16 = prepared(*ops, w, DType::kBF16), f32 = prepared(*ops, w, DType::kF32);
+  const auto int8 = prepared(*ops, w, Precision::kInt8), int4 = prepared(*ops, w, Precision::kInt4);
   Matrix out(shape.m, shape.n);
-  std::vector<std::function<void()>> bodies{[&] { ops->matmul(x.view(), *bf16, {}, out.view()); },
-                                            [&] { ops->matmul(x.view(), *f32, {}, out.view()); }};
+  std::vector<std::function<void()>> bodies;
+  for (const Weight* weight : {bf16.get(), f32.get(), int8.get(), int4.get()})
+    bodies.emplace_back([&, weight] { ops->matmul(x.view(), *weight, {}, out.view()); });
+  const double weights = static_cast<double>(shape.n * shape.k);
+  const double bytes[] = {2 * weights, 4 * weights, static_cast<double>(int8->bytes()),
+                          static_cast<double>(int4->bytes()), 4 * weights};
   if (have_yardstick())
     bodies.emplace_back([&] { yardstick_matmul(threads, shape.m, shape.n, shape.k, x.data(), w.data(), out.data()); });
   const auto times = alternate(rounds, 20, bodies);
-  const char* names[] = {"ours, bf16 weights", "ours, f32 weights", "oneDNN sgemm"};
+  const char* names[] = {"ours, bf16 weights", "ours, f32 weights", "ours, int8", "ours, int4", "oneDNN sgemm"};
   std::vector<Row> rows;
   for (std::size_t i = 0; i < times.size(); ++i) {
     Row row{.group = "products",
@@ -48,7 +53,7 @@ std::vector<Row> products(const Shape& shape, int threads, int rounds) {
     row.threads = threads;
     row.ms = times[i];
     row.gflop = 2e-9 * static_cast<double>(shape.m * shape.n * shape.k);
-    row.gbytes = 1e-9 * static_cast<double>(shape.n * shape.k * (i == 0 ? 2 : 4) + 4 * shape.m * (shape.n + shape.k));
+    row.gbytes = 1e-9 * (bytes[i] + static_cast<double>(4 * shape.m * (shape.n + shape.k)));
     if (have_yardstick()) row.figures = {{"oneDNN's time / ours", median(times.back()) / median(times[i])}};
     rows.push_back(row);
   }

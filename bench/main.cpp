@@ -1,6 +1,7 @@
 // chiasm_bench: stage times, kernels and peak memory beside this machine's measured ceilings. `./dev bench` runs it.
 #include <algorithm>
 #include <cstdio>
+#include <map>
 #include <string>
 #include <thread>
 #include <vector>
@@ -43,6 +44,9 @@ int run(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::IsMember(groups));
   app.add_option("--threads", settings.threads)->check(CLI::Range(1, 1024))->capture_default_str();
+  app.add_option("--precision", settings.precision, "of the stages: exact, int8 or int4")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, Precision>{
+          {"exact", Precision::kExact}, {"int8", Precision::kInt8}, {"int4", Precision::kInt4}}));
   app.add_option("--samples", settings.samples, "of each time")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--json", json, "also write every sample to this file");
   CLI11_PARSE(app, argc, argv);

@@ -38,6 +38,15 @@ inline std::unique_ptr<const Weight> prepared(const Ops& ops, const Matrix& valu
   return std::move(*weight);
 }
 
+inline std::unique_ptr<const Weight> prepared(const Ops& ops, const Matrix& values, Precision precision) {
+  const TensorView view{DType::kF32,
+                        {values.rows(), values.cols()},
+                        std::as_bytes(std::span(values.data(), static_cast<std::size_t>(values.size())))};
+  auto weight = ops.quantise({&view, 1}, {}, precision);
+  CHECK(weight.has_value());
+  return std::move(*weight);
+}
+
 inline std::vector<int> thread_counts(int threads) {
   if (threads == 1) return {1};
   return {1, threads};

@@ -36,9 +36,9 @@ std::int64_t computed(const std::vector<Completion>& answers) {
 
 std::vector<Row> question_rows(const Model& model, const Settings& settings) {
   ThreadPool threads(settings.threads);
-  Conversation talk(model, threads);
+  Conversation talk(model, settings.precision, threads);
   const auto row = [&](std::string name) {
-    Row out{.group = "questions, " + label(model), .name = std::move(name)};
+    Row out{.group = "questions, " + label(model, settings.precision), .name = std::move(name)};
     out.threads = threads.size();
     return out;
   };
@@ -91,7 +91,7 @@ std::vector<Row> disk_rows(const Model& model, const Settings& settings) {
     id = feature.meta.id;
     must(DiskTier({.dir = dir}).put(feature));
   }
-  Row row{.group = "questions, " + label(model), .name = fmt::format("features of {} rows from disk", rows)};
+  Row row{.group = "questions, " + label(model, settings.precision), .name = fmt::format("features of {} rows from disk", rows)};
   row.threads = 1;
   row.gbytes = 4e-9 * d(rows * config.text.hidden_size);
   bool found = true;

@@ -41,9 +41,9 @@ std::vector<Row> vision_case(const Model& model, const Settings& settings) {
   {
     const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kVision));
     config = checkpoint.config();
-    vision = must(load_vision_model(checkpoint, *ops));
+    vision = must(load_vision_model(checkpoint, *ops, vision_precision(settings.precision)));
   }
-  const std::string group = "vision, " + label(model);
+  const std::string group = "vision, " + label(model, settings.precision);
   const auto row = [&](std::string name, std::vector<double> ms) {
     Row out{.group = group, .name = std::move(name)};
     out.threads = threads.size();
@@ -98,8 +98,8 @@ std::vector<Row> vision_case(const Model& model, const Settings& settings) {
 std::vector<Row> language_case(const Model& model, const Settings& settings) {
   constexpr std::int64_t kNewTokens = 10;
   ThreadPool threads(settings.threads);
-  const Conversation talk(model, threads);
-  const std::string group = "language, " + label(model);
+  const Conversation talk(model, settings.precision, threads);
+  const std::string group = "language, " + label(model, settings.precision);
   const auto row = [&](std::string name) {
     Row out{.group = group, .name = std::move(name)};
     out.threads = threads.size();
@@ -159,13 +159,13 @@ std::vector<Row> patches_case(const Model& model, std::int64_t patches, const Se
   std::unique_ptr<const VisionModel> vision;
   {
     const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kVision));
-    vision = must(load_vision_model(checkpoint, *ops));
+    vision = must(load_vision_model(checkpoint, *ops, vision_precision(settings.precision)));
   }
   const VisionConfig& config = vision->config();
   const Grid grid = grid_for(patches, config.spatial_merge_size);
   const Matrix pixels = random_matrix(grid.patches(), config.patch_width(), 12);
   const double loaded = resident();
-  Row row{.group = fmt::format("patches, {} ({} vision layers)", label(model), config.depth),
+  Row row{.group = fmt::format("patches, {} ({} vision layers)", label(model, settings.precision), config.depth),
           .name = fmt::format("encode {} x {} = {} patches", grid.h, grid.w, grid.patches())};
   row.threads = threads.size();
   const int samples = patches <= 1024 ? settings.samples : patches <= 4096 ? std::min(3, settings.samples) : 1;

@@ -158,7 +158,7 @@ void print_answer(Console& console, const Tokenizer& tokenizer, const std::strin
 Result<std::vector<LookedAt>> look_at_all(const std::filesystem::path& model, const Options& options,
                                           const FrameLists& frames, ThreadPool& threads, Console& console) {
   ASSIGN_OR_RETURN(const VisionSideOptions side_options,
-                   vision_options(model, options.model.device, options.pictures, console));
+                   vision_options(model, options.model, options.pictures, console));
   console.progress("reading the configuration and the vision digest");
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> side, VisionSide::open(side_options, threads));
   std::vector<PictureInput> inputs = inputs_of(options.images, options.videos, frames);
@@ -195,6 +195,8 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
   LanguageSideOptions side_options;
   side_options.model = *model;
   side_options.device = options.model.device;
+  side_options.precision = options.model.language();
+  side_options.vision_precision = options.model.vision();
   side_options.engine.share_prefix = !options.no_share_prefix;
   side_options.on_warning = [&console](std::string_view message) { console.warn(message); };
   side_options.on_load = progress_of_loading(console, "the language model");

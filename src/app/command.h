@@ -48,6 +48,7 @@ Command add_encode(CLI::App& program, const FrameLists& frames);
 Command add_inspect(CLI::App& program);
 Command add_compare(CLI::App& program);
 Command add_split(CLI::App& program);
+Command add_quantize(CLI::App& program);
 Command add_eval(CLI::App& program);
 Command add_serve(CLI::App& program);
 int run_serve(int argc, char** argv);  // argv[0] is "serve"

@@ -124,8 +124,7 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
   if (!model) return console.fault(model.error());
   const Result<std::vector<fs::path>> files = targets(options, inputs);
   if (!files) return console.usage(files.error().message);
-  const Result<VisionSideOptions> side_options =
-      vision_options(*model, options.model.device, options.pictures, console);
+  const Result<VisionSideOptions> side_options = vision_options(*model, options.model, options.pictures, console);
   if (!side_options) return console.fault(side_options.error());
   ThreadPool threads(options.threads);
   console.progress("reading the configuration and the vision digest");

@@ -121,13 +121,14 @@ Result<Tally> replay_all(const std::vector<EvalItem>& items, const std::filesyst
   PictureOptions pictures = options.pictures;
   if (!pictures.features) pictures.features = "none";
   ThreadPool threads(options.threads);
-  ASSIGN_OR_RETURN(const VisionSideOptions side_options,
-                   vision_options(model, options.model.device, pictures, console));
+  ASSIGN_OR_RETURN(const VisionSideOptions side_options, vision_options(model, options.model, pictures, console));
   console.progress("reading the configuration and the vision digest");
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> vision, VisionSide::open(side_options, threads));
   LanguageSideOptions language_options;
   language_options.model = model;
   language_options.device = options.model.device;
+  language_options.precision = options.model.language();
+  language_options.vision_precision = options.model.vision();
   language_options.on_warning = [&console](std::string_view message) { console.warn(message); };
   language_options.on_load = progress_of_loading(console, "the language model");
   ASSIGN_OR_RETURN(const std::unique_ptr<LanguageSide> language, LanguageSide::open(language_options, threads));

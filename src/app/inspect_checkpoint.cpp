@@ -27,18 +27,41 @@ struct TensorLine {
 struct PartSummary {
   std::vector<TensorLine> tensors;
   std::int64_t parameters = 0;
-  std::uint64_t bytes = 0;                     // as stored
-  std::uint64_t memory = 0;                    // loaded: matrices as stored, biases and norms in f32
-  std::map<std::string, std::int64_t> dtypes;  // tensors of each
+  std::uint64_t bytes = 0;                         // as stored
+  std::uint64_t memory = 0;                        // loaded: matrices as stored, biases and norms in f32
+  std::uint64_t memory_int8 = 0, memory_int4 = 0;  // the same with --precision
+  Precision precision = Precision::kExact;         // of the matrices as stored
+  std::map<std::string, std::int64_t> dtypes;      // tensors of each
 };
 
-Result<PartSummary> summarize(const Checkpoint& checkpoint) {
+// A matrix [rows, depth] in integers.
+std::uint64_t integer_bytes(std::int64_t rows, std::int64_t depth, Precision precision) {
+  const IntegerFormat format = integer_format(precision);
+  return static_cast<std::uint64_t>(rows * (format.row_bytes(depth) + 2 * format.groups(depth)));
+}
+
+Result<PartSummary> summarize(const Checkpoint& checkpoint, Role side) {
   PartSummary out;
+  out.precision = checkpoint.precision(side);
   for (const std::string& name : checkpoint.names()) {
     ASSIGN_OR_RETURN(const TensorView tensor, checkpoint.tensor(name));
-    ASSIGN_OR_RETURN(const std::int64_t count, element_count(tensor.shape));
+    ASSIGN_OR_RETURN(std::int64_t count, element_count(tensor.shape));
     out.tensors.push_back({name, shape_text(tensor.shape), dtype_name(tensor.dtype)});
-    out.parameters += count;
+    if (checkpoint.precision_of(name) != Precision::kExact) {
+      ASSIGN_OR_RETURN(const QuantisedTensor matrix, checkpoint.quantised(name));
+      count = matrix.values.shape[0] * matrix.depth;
+    }
+    if (tensor.shape.size() > 1) {
+      const bool table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+      const std::int64_t rows = tensor.shape[0], depth = count / rows;
+      out.memory_int8 += integer_bytes(rows, depth, Precision::kInt8);
+      out.memory_int4 +=
+          integer_bytes(rows, depth, table || side == Role::kVision ? Precision::kInt8 : Precision::kInt4);
+    } else {
+      out.memory_int8 += static_cast<std::uint64_t>(count) * sizeof(float);
+      out.memory_int4 += static_cast<std::uint64_t>(count) * sizeof(float);
+    }
+    if (!name.ends_with("_scales")) out.parameters += count;
     out.bytes += tensor.bytes.size();
     out.memory += tensor.shape.size() > 1 ? tensor.bytes.size() : static_cast<std::uint64_t>(count) * sizeof(float);
     ++out.dtypes[std::string(dtype_name(tensor.dtype))];
@@ -104,12 +127,12 @@ Result<Summary> read_summary(const fs::path& dir) {
   ASSIGN_OR_RETURN(out.config, load_model_config(dir));
   if (has_vision) {
     ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir, Role::kVision));
-    ASSIGN_OR_RETURN(out.vision, summarize(checkpoint));
+    ASSIGN_OR_RETURN(out.vision, summarize(checkpoint, Role::kVision));
   }
   if (has_language) {
     ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir, Role::kLanguage));
     out.config.text = checkpoint.config().text;  // with what the tensors say about a tied lm_head
-    ASSIGN_OR_RETURN(out.language, summarize(checkpoint));
+    ASSIGN_OR_RETURN(out.language, summarize(checkpoint, Role::kLanguage));
   }
   if (!has_vision && !has_language)
     return fail(Code::kFailedPrecondition, "{}: the weight files hold neither vision nor language tensors",
@@ -127,6 +150,7 @@ nlohmann::ordered_json to_json(const PartSummary& part, bool all) {
   out["parameters"] = part.parameters;
   out["bytes"] = part.bytes;
   out["dtypes"] = part.dtypes;
+  out["precision"] = precision_name(part.precision);
   out["shapes"] = nlohmann::ordered_json::array();
   for (const TensorLine& line : all ? part.tensors : one_line_a_kind(part.tensors))
     out["shapes"].push_back({{"name", line.name},
@@ -158,6 +182,7 @@ void print_json(Console& console, const fs::path& dir, const Summary& summary, c
                                         {"spatial_merge_size", eye.spatial_merge_size},
                                         {"temporal_patch_size", eye.temporal_patch_size}};
     out["memory"]["vision"] = {{"weights_bytes", summary.vision->memory},
+                               {"weights_bytes_int8", summary.vision->memory_int8},
                                {"estimated_working_bytes_1024_patches", vision_working_bytes(eye)}};
   }
   if (summary.language) {
@@ -172,10 +197,21 @@ void print_json(Console& console, const fs::path& dir, const Summary& summary, c
                                           {"mrope_section", text.mrope_section},
                                           {"tie_word_embeddings", text.tie_word_embeddings}};
     out["memory"]["language"] = {{"weights_bytes", summary.language->memory},
+                                 {"weights_bytes_int8", summary.language->memory_int8},
+                                 {"weights_bytes_int4", summary.language->memory_int4},
                                  {"kv_bytes_per_token", kv_bytes_per_token(text)}};
   }
   out["unread_fields"] = summary.config.unread_fields;
   console.line("{}", json_text(out));
+}
+
+// What the weights take in memory, also where --precision rounds them.
+std::string memory_text(const PartSummary& part, bool int4) {
+  const auto size = [](std::uint64_t bytes) { return readable_bytes(static_cast<double>(bytes)); };
+  std::string out = size(part.memory);
+  if (part.precision != Precision::kExact) return out + fmt::format(" ({})", precision_name(part.precision));
+  out += fmt::format(" ({} with --precision int8", size(part.memory_int8));
+  return out + (int4 ? fmt::format(", {} with int4)", size(part.memory_int4)) : ")");
 }
 
 void print_part(Console& console, std::string_view name, const PartSummary& part, const InspectOptions& options) {
@@ -218,8 +254,8 @@ void print_text(Console& console, const fs::path& dir, const Summary& summary, c
                  eye.hidden_size);
     console.line(
         "  memory: weights {}, and about {} to encode a picture of {} patches (an estimate; it grows linearly)",
-        readable_bytes(static_cast<double>(summary.vision->memory)),
-        readable_bytes(static_cast<double>(vision_working_bytes(eye))), kEstimatePatches);
+        memory_text(*summary.vision, false), readable_bytes(static_cast<double>(vision_working_bytes(eye))),
+        kEstimatePatches);
   }
   if (summary.language) {
     print_part(console, "language", *summary.language, options);
@@ -227,8 +263,7 @@ void print_text(Console& console, const fs::path& dir, const Summary& summary, c
         "  {} layers of width {}, {} heads on {} key-value heads, {} tokens known, at most {} in a conversation",
         text.num_hidden_layers, text.hidden_size, text.num_attention_heads, text.num_key_value_heads, text.vocab_size,
         text.max_position_embeddings);
-    console.line("  memory: weights {}, and {} of KV a token",
-                 readable_bytes(static_cast<double>(summary.language->memory)),
+    console.line("  memory: weights {}, and {} of KV a token", memory_text(*summary.language, true),
                  readable_bytes(static_cast<double>(kv_bytes_per_token(text))));
   }
 }

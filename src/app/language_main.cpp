@@ -99,6 +99,8 @@ int run(const Options& options, Console& console) {
     LanguageSideOptions side_options;
     side_options.model = model;
     side_options.device = options.model.device;
+    side_options.precision = options.model.language();
+    side_options.vision_precision = options.model.vision();
     side_options.engine = engine_options(options.language);
     side_options.accepted_vision_digests = accepted;
     side_options.on_warning = warn;

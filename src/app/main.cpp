@@ -48,8 +48,8 @@ int run(int argc, char** argv) {
   program.fallthrough(false);
   FrameLists frames;
   const std::vector<Command> commands{add_ask(program, frames), add_encode(program, frames), add_inspect(program),
-                                      add_compare(program),     add_split(program),          add_eval(program),
-                                      add_serve(program)};
+                                      add_compare(program),     add_split(program),          add_quantize(program),
+                                      add_eval(program),        add_serve(program)};
 
   std::vector<std::string> words = mark_plain_words({argv + 1, argv + argc});
   if (words.empty()) {

@@ -9,6 +9,7 @@
 
 #include "app/console.h"
 #include "kernels/devices.h"
+#include "models/checkpoint.h"
 
 namespace chiasm {
 namespace {
@@ -32,7 +33,26 @@ fs::path demo_model() {
   return {};
 }
 
+// Of an option that takes a precision.
+CLI::Validator known_precision() {
+  return {[](std::string& text) {
+            const auto precision = precision_from_name(text);
+            return precision ? std::string() : precision.error().message;
+          },
+          ""};
+}
+
 }  // namespace
+
+std::optional<Precision> ModelOption::language() const {
+  return precision.empty() ? std::nullopt : std::optional(precision_from_name(precision).value_or(Precision::kExact));
+}
+
+std::optional<Precision> ModelOption::vision() const {
+  const std::string& own = vision_precision.empty() ? precision : vision_precision;
+  if (own.empty()) return std::nullopt;
+  return chiasm::vision_precision(precision_from_name(own).value_or(Precision::kExact));
+}
 
 void add_model_option(CLI::App& app, ModelOption& option) {
   app.add_option("-m,--model", option.given,
@@ -49,6 +69,18 @@ void add_model_option(CLI::App& app, ModelOption& option) {
             return status ? std::string() : status.error().message;
           },
           ""));
+  app.add_option(
+         "--precision", option.precision,
+         "What to multiply matrices in, on the CPU: exact (as the checkpoint has them), int8 (half\nthe memory), or "
+         "int4 (the language model's; the encoder's are int8). Rounding is done\nwhile loading; 'chiasm quantize' "
+         "does it once (default: as they are stored)")
+      ->type_name("exact|int8|int4")
+      ->check(known_precision());
+  app.add_option("--vision-precision", option.vision_precision,
+                 "The same of the vision encoder alone: features of int8 and of exact ones have names of\ntheir own "
+                 "(default: --precision)")
+      ->type_name("exact|int8")
+      ->check(known_precision());
 }
 
 Result<fs::path> checkpoint_folder(const std::string& path) {

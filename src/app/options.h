@@ -10,6 +10,7 @@
 #include <string>
 
 #include "base/result.h"
+#include "tensor/precision.h"
 
 namespace CLI {  // NOLINT(readability-identifier-naming): the library says it so
 class App;
@@ -23,8 +24,13 @@ class Console;
 struct ModelOption {
   std::string given;            // with -m or by CHIASM_MODEL
   std::string device = "auto";  // where it computes: devices.h
+  std::string precision, vision_precision;
+
+  // Of the language model's matrices and of the vision encoder's; none: as they are stored.
+  std::optional<Precision> language() const;
+  std::optional<Precision> vision() const;
 };
-// -m and --device.
+// -m, --device, --precision and --vision-precision.
 void add_model_option(CLI::App& app, ModelOption& option);
 
 // -m, else CHIASM_MODEL, else the demo model beside the program. kNotFound, naming the three, where it is no folder.

@@ -57,7 +57,7 @@ int run(const Options& options, Console& console) {
 
     console.be_quiet();  // progress lines are for terminals; servers log
     ASSIGN_OR_RETURN(VisionSideOptions vision_side_options,
-                     vision_options(model, options.model.device, options.pictures, console));
+                     vision_options(model, options.model, options.pictures, console));
     apply(options.vision, vision_side_options);
     vision_side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     vision_side_options.on_load = nullptr;
@@ -69,6 +69,8 @@ int run(const Options& options, Console& console) {
     LanguageSideOptions side_options;
     side_options.model = model;
     side_options.device = options.model.device;
+    side_options.precision = options.model.language();
+    side_options.vision_precision = options.model.vision();
     side_options.engine = engine_options(options.language);
     side_options.accepted_vision_digests = accepted;
     side_options.on_warning = [&log](std::string_view message) { log.warn(message); };

@@ -48,8 +48,7 @@ int run(const Options& options, Console& console) {
     Log log(log_level_of(options.server), log_format_of(options.server));
     ASSIGN_OR_RETURN(FrontOptions front, or_usage(front_options(options.server)));
     ThreadPool threads(options.server.threads);
-    ASSIGN_OR_RETURN(VisionSideOptions side_options,
-                     vision_options(model, options.model.device, options.pictures, console));
+    ASSIGN_OR_RETURN(VisionSideOptions side_options, vision_options(model, options.model, options.pictures, console));
     apply(options.vision, side_options);
     side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     side_options.on_load = nullptr;

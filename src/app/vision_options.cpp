@@ -4,11 +4,12 @@
 
 namespace chiasm {
 
-Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const std::string& device,
+Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const ModelOption& option,
                                          const PictureOptions& options, Console& console) {
   VisionSideOptions out;
   out.model = model;
-  out.device = device;
+  out.device = option.device;
+  out.precision = option.vision();
   ASSIGN_OR_RETURN(out.features, features_folder(options));
   if (!out.features && !options.features)
     console.warn("neither XDG_CACHE_HOME nor HOME is set: what is seen will not be kept (--features DIR keeps it)");

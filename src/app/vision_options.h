@@ -13,9 +13,8 @@
 
 namespace chiasm {
 
-// Progress and warnings go to the console, which must outlive the side. `model` is the folder that `device` stands
-// beside on the command line.
-Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const std::string& device,
+// Progress and warnings go to the console, which must outlive the side. `model` is the folder that `option` names.
+Result<VisionSideOptions> vision_options(const std::filesystem::path& model, const ModelOption& option,
                                          const PictureOptions& options, Console& console);
 
 }  // namespace chiasm

@@ -129,9 +129,10 @@ Status check_feature(const FeatureMeta& meta, const Digest& vision_digest, std::
   if (meta.vision_digest == vision_digest) return {};
   if (std::find(also_accepted.begin(), also_accepted.end(), meta.vision_digest) != also_accepted.end()) return {};
   return fail(Code::kFailedPrecondition,
-              "feature {}: made by the vision encoder with vision_digest {}, but the language model belongs to "
+              "feature {}: made by the vision encoder with vision_digest {}{}, but the language model belongs to "
               "vision_digest {}{}",
-              meta.id.hex(), meta.vision_digest.hex(), vision_digest.hex(),
+              meta.id.hex(), meta.vision_digest.hex(),
+              meta.arithmetic.empty() ? std::string() : " (computed in " + meta.arithmetic + ")", vision_digest.hex(),
               also_accepted.empty() ? std::string()
                                     : fmt::format(" (and to none of the {} further accepted)", also_accepted.size()));
 }

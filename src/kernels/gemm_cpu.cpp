@@ -12,8 +12,8 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/gemm_cpu.cpp"
 #include <hwy/foreach_target.h>
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
+#include "kernels/epilogue_cpu-inl.h"
 #include "kernels/tile_cpu-inl.h"
 // clang-format on
 
@@ -123,31 +123,6 @@ HWY_NOINLINE void multiply(ConstMatrixView x, const PackedWeight& weight, std::i
         multiply_strip(x.rows, depth, scratch.rows.data(), b, c, ldc, k0 > 0);
       }
     }
-  }
-}
-
-// out[i] = activation(sum[i] + bias[i]), or added to out.
-void finish_row(const float* sum, const Epilogue& epilogue, const float* bias, std::int64_t count, float* out) {
-  const F32 d;
-  std::int64_t j = 0;
-  if (epilogue.activation != Activation::kGelu) {
-    for (; j + kLanes <= count; j += kLanes) {
-      VF32 v = hn::LoadU(d, sum + j);
-      if (bias != nullptr) v = hn::Add(v, hn::LoadU(d, bias + j));
-      if (epilogue.activation == Activation::kQuickGelu) {
-        const VF32 e = hn::Exp(d, hn::Mul(v, hn::Set(d, -1.702F)));
-        v = hn::Div(v, hn::Add(hn::Set(d, 1.0F), e));
-      }
-      if (epilogue.add_to_out) v = hn::Add(v, hn::LoadU(d, out + j));
-      hn::StoreU(v, d, out + j);
-    }
-  }
-  for (; j < count; ++j) {
-    float v = sum[j];
-    if (bias != nullptr) v += bias[j];
-    if (epilogue.activation == Activation::kQuickGelu) v = v / (1.0F + std::exp(-1.702F * v));
-    if (epilogue.activation == Activation::kGelu) v = 0.5F * v * (1.0F + std::erf(v * 0.70710678118654752F));
-    out[j] = epilogue.add_to_out ? out[j] + v : v;
   }
 }
 

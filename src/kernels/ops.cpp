@@ -19,6 +19,18 @@ Result<bool> Ops::renew_step(std::span<const SequenceRows> sequences, std::int64
   return false;
 }
 
+Result<std::unique_ptr<const Weight>> Ops::quantise(std::span<const TensorView>, std::span<const TensorView>,
+                                                    Precision precision) const {
+  return fail(Code::kUnimplemented, "'{}' does not compute in {}: choose --device cpu, or --precision exact", name(),
+              precision_name(precision));
+}
+
+Result<std::unique_ptr<const Weight>> Ops::prepare_quantised(std::span<const QuantisedTensor>,
+                                                             std::span<const TensorView>, Precision precision) const {
+  return fail(Code::kUnimplemented, "'{}' does not compute in {}: choose --device cpu, or the unquantised checkpoint",
+              name(), precision_name(precision));
+}
+
 Result<std::unique_ptr<const Recording>> Ops::record(const std::function<void()>&) const {
   return fail(Code::kUnimplemented, "{} does not record", name());
 }

@@ -25,6 +25,7 @@
 #include "base/result.h"
 #include "base/thread_pool.h"
 #include "kernels/buffer.h"
+#include "tensor/precision.h"
 #include "tensor/tensor.h"
 
 namespace chiasm {
@@ -36,14 +37,16 @@ class Weight {
   virtual ~Weight() = default;
   std::int64_t out_features() const { return out_features_; }
   std::int64_t in_features() const { return in_features_; }
+  Precision precision() const { return precision_; }
   virtual std::uint64_t bytes() const = 0;  // memory it holds, the bias with it
 
  protected:
-  Weight(std::int64_t out_features, std::int64_t in_features)
-      : out_features_(out_features), in_features_(in_features) {}
+  Weight(std::int64_t out_features, std::int64_t in_features, Precision precision = Precision::kExact)
+      : out_features_(out_features), in_features_(in_features), precision_(precision) {}
 
  private:
   std::int64_t out_features_, in_features_;
+  Precision precision_;
 };
 
 enum class Activation : std::uint8_t {
@@ -165,6 +168,13 @@ class Ops {
   // ready for matmul and embed, with the biases [N_i] likewise (none, or one each).
   virtual Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
                                                         std::span<const TensorView> biases) const = 0;
+  // The same in small integers (kInt8, kInt4), rounded now or before. kUnimplemented where the Ops has no kernels for
+  // it.
+  virtual Result<std::unique_ptr<const Weight>> quantise(std::span<const TensorView> weights,
+                                                         std::span<const TensorView> biases, Precision precision) const;
+  virtual Result<std::unique_ptr<const Weight>> prepare_quantised(std::span<const QuantisedTensor> weights,
+                                                                  std::span<const TensorView> biases,
+                                                                  Precision precision) const;
   virtual Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const = 0;
   virtual std::uint64_t kv_block_bytes(const KvShape& shape) const;  // of one block in all layers
   // For a pool of this shape and queries of `heads` heads.

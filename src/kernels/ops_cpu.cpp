@@ -7,10 +7,12 @@
 #include "base/check.h"
 #include "kernels/attention_cpu.h"
 #include "kernels/gemm_cpu.h"
+#include "kernels/gemm_quantised_cpu.h"
 #include "kernels/host_rows.h"
 #include "kernels/kv_pool_cpu.h"
 #include "kernels/ops.h"
 #include "kernels/packed_weight.h"
+#include "kernels/quantised_weight.h"
 #include "kernels/rowwise_cpu.h"
 
 namespace chiasm {
@@ -28,7 +30,7 @@ float element(const PackedWeight& weight, std::int64_t row, std::int64_t k) {
 
 class CpuOps final : public Ops {
  public:
-  explicit CpuOps(ThreadPool& threads) : threads_(threads) {}
+  CpuOps(ThreadPool& threads, const IntegerKernel& kernel) : threads_(threads), kernel_(kernel) {}
 
   std::string_view name() const override { return "cpu"; }
 
@@ -58,19 +60,40 @@ class CpuOps final : public Ops {
     return packed;
   }
 
+  Result<std::unique_ptr<const Weight>> quantise(std::span<const TensorView> weights,
+                                                 std::span<const TensorView> biases,
+                                                 Precision precision) const override {
+    ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
+    ASSIGN_OR_RETURN(std::unique_ptr<const Weight> packed, QuantisedWeight::quantise(rows, precision, threads_));
+    return packed;
+  }
+
+  Result<std::unique_ptr<const Weight>> prepare_quantised(std::span<const QuantisedTensor> weights,
+                                                          std::span<const TensorView> biases,
+                                                          Precision precision) const override {
+    ASSIGN_OR_RETURN(std::unique_ptr<const Weight> packed, QuantisedWeight::pack(weights, biases, precision, threads_));
+    return packed;
+  }
+
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override { return KvPoolCpu::make(shape); }
 
   void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
-    gemm_cpu(threads_, x.f32(), static_cast<const PackedWeight&>(weight), epilogue, out.f32());
+    if (weight.precision() == Precision::kExact) {
+      gemm_cpu(threads_, x.f32(), static_cast<const PackedWeight&>(weight), epilogue, out.f32());
+    } else {
+      gemm_quantised_cpu(threads_, kernel_, x.f32(), static_cast<const QuantisedWeight&>(weight), epilogue, out.f32());
+    }
   }
 
   void embed(std::span<const std::int32_t> ids, const Weight& table, View out_view) const override {
     const MatrixView out = out_view.f32();
-    const auto& packed = static_cast<const PackedWeight&>(table);
     CHECK(static_cast<std::int64_t>(ids.size()) == out.rows && out.cols == table.in_features());
     for (std::int64_t i = 0; i < out.rows; ++i) {
       CHECK(ids[i] >= 0 && ids[i] < table.out_features());
-      for (std::int64_t k = 0; k < out.cols; ++k) out.row(i)[k] = element(packed, ids[i], k);
+      for (std::int64_t k = 0; k < out.cols; ++k)
+        out.row(i)[k] = table.precision() == Precision::kExact
+                            ? element(static_cast<const PackedWeight&>(table), ids[i], k)
+                            : static_cast<const QuantisedWeight&>(table).at(ids[i], k);
     }
   }
 
@@ -267,10 +290,15 @@ class CpuOps final : public Ops {
   }
 
   ThreadPool& threads_;
+  const IntegerKernel& kernel_;
 };
 
 }  // namespace
 
-std::unique_ptr<Ops> make_cpu_ops(ThreadPool& threads) { return std::make_unique<CpuOps>(threads); }
+std::unique_ptr<Ops> make_cpu_ops(ThreadPool& threads) { return make_cpu_ops(threads, *integer_kernels().front()); }
+
+std::unique_ptr<Ops> make_cpu_ops(ThreadPool& threads, const IntegerKernel& kernel) {
+  return std::make_unique<CpuOps>(threads, kernel);
+}
 
 }  // namespace chiasm

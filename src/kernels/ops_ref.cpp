@@ -54,6 +54,43 @@ class RefWeight final : public Weight {
   std::vector<float> panels_, bias_;
 };
 
+// Integers and scales as their rows are, one output after the other.
+class RefQuantisedWeight final : public Weight {
+ public:
+  RefQuantisedWeight(std::int64_t rows, std::int64_t depth, Precision precision, std::vector<float> bias)
+      : Weight(rows, depth, precision),
+        format_(integer_format(precision)),
+        values_(static_cast<std::size_t>(rows * format_.row_bytes(depth))),
+        scales_(static_cast<std::size_t>(rows * format_.groups(depth))),
+        bias_(std::move(bias)) {}
+  std::uint64_t bytes() const override { return values_.size() + 2 * scales_.size() + 4 * bias_.size(); }
+  const IntegerFormat& format() const { return format_; }
+  const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }
+  std::uint8_t* values(std::int64_t i) { return values_.data() + i * format_.row_bytes(in_features()); }
+  std::uint16_t* scales(std::int64_t i) { return scales_.data() + i * format_.groups(in_features()); }
+  float at(std::int64_t output, std::int64_t input) const {
+    return dequantised(values_.data() + output * format_.row_bytes(in_features()),
+                       scales_.data() + output * format_.groups(in_features()), format_, input);
+  }
+  // The integer alone, and its group's scale.
+  std::int32_t integer(std::int64_t output, std::int64_t input) const {
+    const std::uint16_t one = 0x3F80;
+    const std::uint8_t* row = values_.data() + output * format_.row_bytes(in_features());
+    const std::int64_t group = input / format_.group;
+    return static_cast<std::int32_t>(
+        dequantised(row + group * format_.group_bytes(), &one, format_, input % format_.group));
+  }
+  float scale(std::int64_t output, std::int64_t group) const {
+    return bf16_to_f32(scales_[static_cast<std::size_t>(output * format_.groups(in_features()) + group)]);
+  }
+
+ private:
+  IntegerFormat format_;
+  std::vector<std::uint8_t> values_;
+  std::vector<std::uint16_t> scales_;
+  std::vector<float> bias_;
+};
+
 // Keys and values as [layer][block][token in block][kv_heads * head_dim].
 class RefKvPool final : public KvPool {
  public:
@@ -183,7 +220,43 @@ class RefOps final : public Ops {
     }
   }
 
+  Result<std::unique_ptr<const Weight>> quantise(std::span<const TensorView> weights,
+                                                 std::span<const TensorView> biases,
+                                                 Precision precision) const override {
+    ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
+    auto out = std::make_unique<RefQuantisedWeight>(rows.rows(), rows.depth(), precision, rows.bias());
+    std::vector<float> wide(static_cast<std::size_t>(rows.depth()));
+    for (std::int64_t i = 0; i < rows.rows(); ++i) {
+      const TensorView row{rows.dtype(),
+                           {rows.depth()},
+                           std::span(rows.row(i), static_cast<std::size_t>(rows.depth()) * size_of(rows.dtype()))};
+      for (std::int64_t k = 0; k < rows.depth(); ++k) wide[static_cast<std::size_t>(k)] = element_as_f32(row, k);
+      quantise_row(wide.data(), rows.depth(), out->format(), out->values(i), out->scales(i));
+    }
+    return out;
+  }
+
+  Result<std::unique_ptr<const Weight>> prepare_quantised(std::span<const QuantisedTensor> weights,
+                                                          std::span<const TensorView> biases,
+                                                          Precision precision) const override {
+    std::int64_t rows = 0;
+    for (const QuantisedTensor& tensor : weights) rows += tensor.values.shape.at(0);
+    ASSIGN_OR_RETURN(std::vector<float> bias, join_biases(biases, rows));
+    auto out = std::make_unique<RefQuantisedWeight>(rows, weights.front().depth, precision, std::move(bias));
+    std::int64_t first = 0;
+    for (const QuantisedTensor& tensor : weights) {
+      RETURN_IF_ERROR(check_quantised(tensor, precision));
+      CHECK(tensor.depth == out->in_features());
+      std::memcpy(out->values(first), tensor.values.bytes.data(), tensor.values.bytes.size());
+      std::memcpy(out->scales(first), tensor.scales.bytes.data(), tensor.scales.bytes.size());
+      first += tensor.values.shape[0];
+    }
+    return out;
+  }
+
   void matmul(ConstView x_view, const Weight& weight, const Epilogue& epilogue, View out_view) const override {
+    if (weight.precision() != Precision::kExact)
+      return matmul_quantised(x_view.f32(), static_cast<const RefQuantisedWeight&>(weight), epilogue, out_view.f32());
     const ConstMatrixView x = x_view.f32();
     const MatrixView out = out_view.f32();
     const auto& w = static_cast<const RefWeight&>(weight);
@@ -204,12 +277,14 @@ class RefOps final : public Ops {
 
   void embed(std::span<const std::int32_t> ids, const Weight& table, View out_view) const override {
     const MatrixView out = out_view.f32();
-    const auto& w = static_cast<const RefWeight&>(table);
-    CHECK(out.rows == static_cast<std::int64_t>(ids.size()) && out.cols == w.in_features());
+    CHECK(out.rows == static_cast<std::int64_t>(ids.size()) && out.cols == table.in_features());
     for (std::int64_t i = 0; i < out.rows; ++i) {
       const std::int32_t id = ids[static_cast<std::size_t>(i)];
-      CHECK(id >= 0 && id < w.out_features());
-      for (std::int64_t j = 0; j < out.cols; ++j) out.row(i)[j] = w.at(id, j);
+      CHECK(id >= 0 && id < table.out_features());
+      for (std::int64_t j = 0; j < out.cols; ++j)
+        out.row(i)[j] = table.precision() == Precision::kExact
+                            ? static_cast<const RefWeight&>(table).at(id, j)
+                            : static_cast<const RefQuantisedWeight&>(table).at(id, j);
     }
   }
 
@@ -362,6 +437,33 @@ class RefOps final : public Ops {
     for (std::int64_t layer = 0; layer < p.shape().layers; ++layer) {
       std::copy_n(p.key(layer, from, 0), kKvBlock * p.width(), p.key(layer, to, 0));
       std::copy_n(p.value(layer, from, 0), kKvBlock * p.width(), p.value(layer, to, 0));
+    }
+  }
+
+ private:
+  // Whole sums of integers in each group; the groups' sums, scaled, one fused multiply-add after the other.
+  static void matmul_quantised(ConstMatrixView x, const RefQuantisedWeight& w, const Epilogue& epilogue,
+                               MatrixView out) {
+    CHECK(x.cols == w.in_features() && out.cols == w.out_features() && out.rows == x.rows);
+    const std::int64_t group = w.format().group, groups = w.format().groups(x.cols);
+    std::vector<std::int8_t> values(static_cast<std::size_t>(x.cols));
+    std::vector<float> scales(static_cast<std::size_t>(groups));
+    for (std::int64_t m = 0; m < x.rows; ++m) {
+      for (std::int64_t g = 0; g < groups; ++g)
+        scales[static_cast<std::size_t>(g)] =
+            quantise_activations(x.row(m) + g * group, std::min(group, x.cols - g * group), values.data() + g * group);
+      for (std::int64_t n = 0; n < out.cols; ++n) {
+        float sum = 0;
+        for (std::int64_t g = 0; g < groups; ++g) {
+          std::int32_t integers = 0;
+          for (std::int64_t k = g * group; k < std::min((g + 1) * group, x.cols); ++k)
+            integers += w.integer(n, k) * values[static_cast<std::size_t>(k)];
+          sum = std::fma(static_cast<float>(integers), scales[static_cast<std::size_t>(g)] * w.scale(n, g), sum);
+        }
+        const float value = activate(w.bias() != nullptr ? sum + w.bias()[n] : sum, epilogue.activation);
+        float& target = out.row(m)[n];
+        target = epilogue.add_to_out ? target + value : value;
+      }
     }
   }
 };

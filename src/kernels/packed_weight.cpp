@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#include <sys/mman.h>
+#include "kernels/huge_memory.h"
 
 namespace chiasm {
 namespace {
@@ -34,12 +34,8 @@ Result<std::unique_ptr<const PackedWeight>> PackedWeight::pack(const WeightRows&
   ASSIGN_OR_RETURN(const std::uint64_t padded,
                    byte_count({(rows + kPanel - 1) / kPanel * kPanel, depth}, weight.dtype()));
   std::unique_ptr<PackedWeight> out(new PackedWeight(weight));
-  constexpr std::uint64_t kHuge = 2 << 20;
-  const std::uint64_t alignment = padded >= kHuge ? kHuge : 64;
-  void* memory = nullptr;  // aligned_alloc would want a multiple of the alignment
-  if (::posix_memalign(&memory, alignment, padded) != 0)
-    return fail(Code::kResourceExhausted, "no memory for a weight of {} bytes", padded);
-  if (padded >= kHuge) ::madvise(memory, padded, MADV_HUGEPAGE);  // a hint: refusal changes nothing
+  void* memory = huge_memory(padded);
+  if (memory == nullptr) return fail(Code::kResourceExhausted, "no memory for a weight of {} bytes", padded);
   out->data_.reset(static_cast<std::byte*>(memory));
   threads.parallel_for(out->panels(), [&](std::int64_t p, int) {
     const std::int64_t first = p * kPanel, lanes = std::min(kPanel, rows - first);

@@ -8,7 +8,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/rowwise_cpu.cpp"
 #include <hwy/foreach_target.h>
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 #include "kernels/tile_cpu-inl.h"
 // clang-format on
@@ -83,7 +82,7 @@ void silu_mul(ConstMatrixView gate, ConstMatrixView up, MatrixView out) {
     std::int64_t j = 0;
     for (; j + kLanes <= gate.cols; j += kLanes) {
       const VF32 v = hn::LoadU(d, g + j);
-      const VF32 silu = hn::Div(v, hn::Add(one, hn::Exp(d, hn::Neg(v))));
+      const VF32 silu = hn::Div(v, hn::Add(one, exp_within_range(hn::Neg(v))));
       hn::StoreU(hn::Mul(silu, hn::LoadU(d, u + j)), d, to + j);
     }
     for (; j < gate.cols; ++j) to[j] = g[j] / (1.0F + std::exp(-g[j])) * u[j];

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -37,6 +38,9 @@ HWY_INLINE VF32 load_f32(const hwy::bfloat16_t* p) {
 HWY_INLINE VF32 load_f32(const hwy::float16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), p));
 }
+
+// exp(x), from 88 on exp(88): hn::Exp gives anything above 104.
+HWY_INLINE VF32 exp_within_range(VF32 x) { return hn::Exp(F32(), hn::Min(x, hn::Set(F32(), 88.0F))); }
 
 // c[i][0 .. NV vectors) (+)= sum over k of a[k * Step + i * Row] * b[k * ldb ..].
 template <int MR, int NV, std::int64_t Step, std::int64_t Row, class B>

@@ -34,12 +34,18 @@ Result<WeightRows> WeightRows::join(std::span<const TensorView> weights, std::sp
     out.parts_.push_back(part);
     end += rows;
   }
+  ASSIGN_OR_RETURN(out.bias_, join_biases(biases, end));
+  return out;
+}
+
+Result<std::vector<float>> join_biases(std::span<const TensorView> biases, std::int64_t outputs) {
+  std::vector<float> out;
   for (const TensorView& bias : biases) {
     ASSIGN_OR_RETURN(const std::vector<float> values, to_f32(bias));
-    out.bias_.insert(out.bias_.end(), values.begin(), values.end());
+    out.insert(out.end(), values.begin(), values.end());
   }
-  if (!biases.empty() && static_cast<std::int64_t>(out.bias_.size()) != end)
-    return fail(Code::kInvalidArgument, "a bias of {} values for {} outputs", out.bias_.size(), end);
+  if (!biases.empty() && static_cast<std::int64_t>(out.size()) != outputs)
+    return fail(Code::kInvalidArgument, "a bias of {} values for {} outputs", out.size(), outputs);
   return out;
 }
 

@@ -12,6 +12,9 @@
 
 namespace chiasm {
 
+// Biases after each other: `outputs` values, or none. Errors: another number of them, a dtype that is no weight's.
+Result<std::vector<float>> join_biases(std::span<const TensorView> biases, std::int64_t outputs);
+
 class WeightRows {
  public:
   // Tensors of several dtypes are all widened to F32. Errors: no tensor, a scalar, nothing in it, a dtype that is not

@@ -20,6 +20,19 @@ bool is_derived(std::string_view name) {
   return name.ends_with("rotary_emb.inv_freq") || name.ends_with("rotary_pos_emb.inv_freq");
 }
 
+constexpr std::string_view kScales = "_scales";
+
+// What a tensor that should be a matrix of this shape is in; kExact where its own shape is none of a quantised one.
+Precision precision_of_shape(const TensorInfo& info, const Shape& matrix) {
+  if (info.dtype != DType::kU8 || matrix.size() < 2 || info.shape.size() != 2 || info.shape[0] != matrix[0])
+    return Precision::kExact;
+  const auto count = element_count(matrix);
+  if (!count || *count < matrix[0]) return Precision::kExact;
+  for (const Precision precision : {Precision::kInt8, Precision::kInt4})
+    if (info.shape[1] == integer_format(precision).row_bytes(*count / matrix[0])) return precision;
+  return Precision::kExact;
+}
+
 constexpr std::string_view kHead = "lm_head.weight", kEmbedding = "model.embed_tokens.weight";
 
 // Every trouble of the tensors with their config, by kind.
@@ -109,9 +122,18 @@ Status Checkpoint::map_tensors(const std::vector<WeightFile>& files) {
     for (const auto& [stored_name, info] : opened->view().tensors()) {
       const std::string name = canonical_name(stored_name);
       if (!wants(role_, part_of(name)) || is_derived(name)) continue;
+      if (name.ends_with(kScales) && expected.contains(name.substr(0, name.size() - kScales.size()))) {
+        if (!tensors_.emplace(name, Place{opened, stored_name}).second) troubles.twice.add(name);
+        continue;  // held against its matrix below
+      }
       const auto found = expected.find(name);
       if (found == expected.end()) {
         troubles.unexpected.add(stored_name);
+        continue;
+      }
+      if (const Precision precision = precision_of_shape(info, found->second); precision != Precision::kExact) {
+        const std::int64_t depth = element_count(found->second).value_or(0) / found->second[0];
+        if (!tensors_.emplace(name, Place{opened, stored_name, precision, depth}).second) troubles.twice.add(name);
         continue;
       }
       if (info.shape != found->second)
@@ -124,6 +146,19 @@ Status Checkpoint::map_tensors(const std::vector<WeightFile>& files) {
         troubles.misaligned.add(name);
       }
       if (!tensors_.emplace(name, Place{opened, stored_name}).second) troubles.twice.add(name);
+    }
+  }
+  for (const auto& [name, place] : tensors_) {
+    if (place.precision != Precision::kExact) {
+      const auto tensor = quantised(name);
+      if (!tensor) {
+        troubles.missing.add(name + std::string(kScales));
+      } else if (const Status sound = check_quantised(*tensor, place.precision); !sound) {
+        troubles.misshapen.add(name, fmt::format("is {}", sound.error().message));
+      }
+    } else if (name.ends_with(kScales)) {
+      const auto matrix = tensors_.find(name.substr(0, name.size() - kScales.size()));
+      if (matrix == tensors_.end() || matrix->second.precision == Precision::kExact) troubles.unexpected.add(name);
     }
   }
   for (const auto& [name, shape] : expected)
@@ -139,6 +174,38 @@ Result<TensorView> Checkpoint::tensor(std::string_view name) const {
                 : role_ == Role::kVision ? "vision"
                                          : "language");
   return found->second.file->view().tensor(found->second.stored_name);
+}
+
+Precision Checkpoint::precision_of(std::string_view name) const {
+  const auto found = tensors_.find(name);
+  return found == tensors_.end() ? Precision::kExact : found->second.precision;
+}
+
+Result<QuantisedTensor> Checkpoint::quantised(std::string_view name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end() || found->second.precision == Precision::kExact)
+    return fail(Code::kNotFound, "{}: no quantised tensor '{}'", dir_.string(), name);
+  QuantisedTensor out;
+  ASSIGN_OR_RETURN(out.values, tensor(name));
+  ASSIGN_OR_RETURN(out.scales, tensor(std::string(name) + std::string(kScales)));
+  out.depth = found->second.depth;
+  return out;
+}
+
+Precision Checkpoint::precision(Role side) const {
+  return precision_of(side == Role::kVision ? "visual.patch_embed.proj.weight"
+                                            : "model.layers.0.self_attn.q_proj.weight");
+}
+
+Result<Precision> Checkpoint::precision(Role side, std::optional<Precision> asked) const {
+  const Precision stored = precision(side);
+  if (stored == Precision::kExact) return asked.value_or(stored);
+  if (!asked || *asked == stored) return stored;
+  return fail(
+      Code::kFailedPrecondition,
+      "{}: the {} matrices are stored as {}, {} was asked for: leave --precision out, or name the checkpoint that "
+      "they were made of",
+      dir_.string(), side == Role::kVision ? "vision" : "language", precision_name(stored), precision_name(*asked));
 }
 
 std::vector<std::string> Checkpoint::names() const {

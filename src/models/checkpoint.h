@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@
 #include "base/digest.h"
 #include "base/result.h"
 #include "models/config.h"
+#include "tensor/precision.h"
 #include "tensor/safetensors.h"
 
 namespace chiasm {
@@ -53,6 +55,16 @@ class Checkpoint {
   bool contains(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
   std::vector<std::string> names() const;  // canonical, sorted
 
+  // How a matrix is stored: kExact, or as integers with scales beside it, as `chiasm quantize` writes them.
+  Precision precision_of(std::string_view name) const;
+  // Such a matrix. Its scales are the tensor "<name>_scales".
+  Result<QuantisedTensor> quantised(std::string_view name) const;
+  // How the matrices of a side are stored: its layers', where the embedding differs.
+  Precision precision(Role side) const;
+  // What they are to be computed with where `asked` (none: as they are stored). An error where they are stored as other
+  // integers.
+  Result<Precision> precision(Role side, std::optional<Precision> asked) const;
+
   // The tensor's pages may leave this process's memory: its bytes were copied elsewhere.
   void release(std::string_view name) const;
   void release(std::string_view name, std::span<const std::byte> part) const;  // a part of tensor(name).bytes
@@ -61,6 +73,8 @@ class Checkpoint {
   struct Place {
     std::shared_ptr<const SafetensorsFile> file;
     std::string stored_name;
+    Precision precision = Precision::kExact;
+    std::int64_t depth = 0;  // inputs of a quantised matrix
   };
   Status map_tensors(const std::vector<WeightFile>& files);
 
@@ -85,6 +99,29 @@ Result<Digest> vision_digest_of(const std::filesystem::path& dir);
 Result<Digest> vision_digest_of(const std::filesystem::path& dir, const std::filesystem::path& cache);
 
 inline constexpr std::uint64_t kShardBytes = 2ULL << 30;  // of tensors in one file that split writes
+
+// The same, of the encoder that looks with matrices in integers: other weights, another digest. kExact: the digest
+// itself.
+Digest vision_digest_in(const Digest& exact, Precision precision);
+// Of a folder whose vision matrices are computed with in `asked` (none: as they are stored). Folders without vision
+// tensors carry the digest of the exact ones, or what they were made from.
+Result<Digest> vision_digest_as(const std::filesystem::path& dir, std::optional<Precision> asked);
+
+// Writes a folder like `dir` whose matrices are integers: loadable as it is, and at once. Norms and biases stay as they
+// are, and so does the dtype of what `vision` or `language` says is kExact. Half a checkpoint stays that half. `out`,
+// `progress` and `stop` as for split_checkpoint.
+Status quantise_checkpoint(const std::filesystem::path& dir, const std::filesystem::path& out, Precision vision,
+                           Precision language, const std::function<void(std::uint64_t, std::uint64_t)>& progress,
+                           const std::atomic<bool>* stop = nullptr);
+
+// What matrices become where a side is computed in `precision`: the encoder's are int8 at least, and so is the
+// embedding, whose rows are read as they are and whose product picks the token.
+constexpr Precision vision_precision(Precision precision) {
+  return precision == Precision::kExact ? Precision::kExact : Precision::kInt8;
+}
+constexpr Precision embedding_precision(Precision precision) {
+  return precision == Precision::kExact ? Precision::kExact : Precision::kInt8;
+}
 
 // Writes out/vision and out/language: each loadable for its role, both carrying the vision digest. `out` must not exist
 // or be empty. Where it does not exist it appears complete or not at all; into a folder that is there (a mount point, a

@@ -6,6 +6,7 @@
 #include <array>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -53,7 +54,9 @@ class LanguageModel {
   virtual Result<Matrix> forward(const LanguageBatch& batch, KvPool& pool, const Probe& probe) const = 0;
 };
 
-// Loads the language weights of a checkpoint opened for language (or whole); `ops` must outlive the model.
-Result<std::unique_ptr<const LanguageModel>> load_language_model(const Checkpoint& checkpoint, const Ops& ops);
+// Loads the language weights of a checkpoint opened for language (or whole); `ops` must outlive the model. The matrices
+// are computed with in `precision`, else as they are stored.
+Result<std::unique_ptr<const LanguageModel>> load_language_model(const Checkpoint& checkpoint, const Ops& ops,
+                                                                 std::optional<Precision> precision = {});
 
 }  // namespace chiasm

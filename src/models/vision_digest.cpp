@@ -124,6 +124,16 @@ Result<Digest> compute_vision_digest(const Checkpoint& checkpoint, const std::at
   return hasher.finish();
 }
 
+Digest vision_digest_in(const Digest& exact, Precision precision) {
+  if (precision == Precision::kExact) return exact;
+  // The version is of the rules in precision.h.
+  return Hasher()
+      .add("format", "chiasm.quantised_vision/1")
+      .add("vision_digest", exact)
+      .add("precision", precision_name(precision))
+      .finish();
+}
+
 Status write_vision_digest_file(const std::filesystem::path& path, const Digest& digest) {
   const std::string hex = digest.hex();
   const nlohmann::ordered_json json{{"format", kFormat}, {"vision_digest", hex}, {"xxh3", checksum_text(hex)}};
@@ -151,6 +161,17 @@ Result<Digest> read_vision_digest_file(const std::filesystem::path& path) {
   return *digest;
 }
 
+Result<Digest> vision_digest_as(const std::filesystem::path& dir, std::optional<Precision> asked) {
+  ASSIGN_OR_RETURN(const Digest digest, vision_digest_of(dir));
+  if (!asked || *asked == Precision::kExact) return digest;
+  ASSIGN_OR_RETURN(const std::vector<WeightFile> files, find_weight_files(dir));
+  if (std::any_of(files.begin(), files.end(), [](const WeightFile& file) { return file.has_vision; })) {
+    ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir, Role::kVision));
+    if (checkpoint.precision(Role::kVision) != Precision::kExact) return digest;
+  }
+  return vision_digest_in(digest, *asked);
+}
+
 Result<Digest> vision_digest_of(const std::filesystem::path& dir) { return vision_digest_of(dir, default_cache()); }
 
 Result<Digest> vision_digest_of(const std::filesystem::path& dir, const std::filesystem::path& cache) {
@@ -166,7 +187,10 @@ Result<Digest> vision_digest_of(const std::filesystem::path& dir, const std::fil
   if (!cache.empty())
     if (const auto known = read_vision_digest_file(entry)) return *known;
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir, Role::kVision));
-  ASSIGN_OR_RETURN(const Digest digest, compute_vision_digest(checkpoint));
+  // Integers are named after the matrices that they were made of.
+  ASSIGN_OR_RETURN(const Digest digest, checkpoint.precision(Role::kVision) == Precision::kExact
+                                            ? compute_vision_digest(checkpoint)
+                                            : read_vision_digest_file(dir / kVisionDigestFile));
   if (!cache.empty()) (void)write_vision_digest_file(entry, digest);
   return digest;
 }

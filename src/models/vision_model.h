@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 
 #include "base/result.h"
@@ -32,7 +33,9 @@ class VisionModel {
                                 const Probe& probe) const = 0;
 };
 
-// Loads the vision weights of a checkpoint opened for vision (or whole); `ops` must outlive the model.
-Result<std::unique_ptr<const VisionModel>> load_vision_model(const Checkpoint& checkpoint, const Ops& ops);
+// Loads the vision weights of a checkpoint opened for vision (or whole); `ops` must outlive the model. The matrices are
+// computed with in `precision`, else as they are stored.
+Result<std::unique_ptr<const VisionModel>> load_vision_model(const Checkpoint& checkpoint, const Ops& ops,
+                                                             std::optional<Precision> precision = {});
 
 }  // namespace chiasm

@@ -12,6 +12,7 @@ namespace chiasm {
 Result<std::unique_ptr<LanguageSide>> LanguageSide::open(const LanguageSideOptions& options, ThreadPool& threads) {
   std::unique_ptr<LanguageSide> out(new LanguageSide(options, threads));
   ASSIGN_OR_RETURN(Checkpoint checkpoint, Checkpoint::open(options.model, Role::kLanguage));
+  RETURN_IF_ERROR(checkpoint.precision(Role::kLanguage, options.precision));
   out->checkpoint_config_ = checkpoint.config();
   ASSIGN_OR_RETURN(out->generation_config_, load_generation_config(options.model, checkpoint.config()));
   const std::string generation_source = (options.model / "generation_config.json").string();
@@ -36,10 +37,11 @@ Status LanguageSide::load() {
   if (engine_ != nullptr) return {};
   if (options_.on_load) options_.on_load(false);
   if (ops_ == nullptr) {
-    ASSIGN_OR_RETURN(ops_, make_ops(options_.device, threads_));
+    ASSIGN_OR_RETURN(const Precision precision, checkpoint_->precision(Role::kLanguage, options_.precision));
+    ASSIGN_OR_RETURN(ops_, make_ops(options_.device, threads_, precision));
   }
   if (model_ == nullptr) {
-    ASSIGN_OR_RETURN(model_, load_language_model(*checkpoint_, *ops_));
+    ASSIGN_OR_RETURN(model_, load_language_model(*checkpoint_, *ops_, options_.precision));
     checkpoint_.reset();
   }
   weight_bytes_ = model_->weight_bytes();
@@ -73,7 +75,7 @@ std::int64_t LanguageSide::capacity() const {
 Result<Digest> LanguageSide::vision_digest() const {
   const std::lock_guard lock(digest_mutex_);
   if (!vision_digest_) {
-    ASSIGN_OR_RETURN(vision_digest_, vision_digest_of(options_.model));
+    ASSIGN_OR_RETURN(vision_digest_, vision_digest_as(options_.model, options_.vision_precision));
   }
   return *vision_digest_;
 }

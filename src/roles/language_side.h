@@ -29,6 +29,8 @@ namespace chiasm {
 struct LanguageSideOptions {
   std::filesystem::path model;
   std::string device = "cpu";  // devices.h; programs say "auto"
+  // Of the matrices, and of those of the encoder whose features it takes; none: as they are stored.
+  std::optional<Precision> precision, vision_precision;
   EngineOptions engine;
   std::vector<Digest> accepted_vision_digests;       // beside the checkpoint's own
   std::function<void(std::string_view)> on_warning;  // may be null

@@ -38,7 +38,7 @@ Result<std::unique_ptr<VisionSide>> VisionSide::open(const VisionSideOptions& op
   ASSIGN_OR_RETURN(out->preprocessor_, load_preprocessor_config(options.model));
   ASSIGN_OR_RETURN(out->preprocessor_, with_bounds(out->preprocessor_, {options.min_pixels, options.max_pixels}));
   ASSIGN_OR_RETURN(out->layout_, make_layout(out->config_));
-  ASSIGN_OR_RETURN(out->vision_digest_, vision_digest_of(options.model));
+  ASSIGN_OR_RETURN(out->vision_digest_, vision_digest_as(options.model, options.precision));
   out->preprocess_digest_ = out->preprocessor_.digest();
   std::shared_ptr<DiskTier> disk;
   if (options.features) {
@@ -110,7 +110,11 @@ Result<Feature> VisionSide::encode(const FeatureKey& key, PictureFiles files, co
     return tl::unexpected(Error{bad ? Code::kInvalidArgument : code, std::move(picture).error().message});
   }
   times = picture->times;
-  return make_feature(key, {picture->grid.t, picture->grid.h, picture->grid.w}, name_, std::move(picture->rows));
+  Feature out = make_feature(key, {picture->grid.t, picture->grid.h, picture->grid.w}, name_, std::move(picture->rows));
+  out.meta.arithmetic = (*loaded)->precision == Precision::kExact
+                            ? std::string(dtype_name((*loaded)->ops->activations()))
+                            : std::string(precision_name((*loaded)->precision));
+  return out;
 }
 
 Result<SeenPicture> VisionSide::find(const FeatureId& id, std::string_view tenant) {
@@ -205,8 +209,9 @@ Result<std::unique_ptr<VisionSide::Eye>> VisionSide::load() {
   if (options_.on_load) options_.on_load(false);
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(options_.model, Role::kVision));
   auto out = std::make_unique<Eye>();
-  ASSIGN_OR_RETURN(out->ops, make_ops(options_.device, threads_));
-  ASSIGN_OR_RETURN(out->model, load_vision_model(checkpoint, *out->ops));
+  ASSIGN_OR_RETURN(out->precision, checkpoint.precision(Role::kVision, options_.precision));
+  ASSIGN_OR_RETURN(out->ops, make_ops(options_.device, threads_, out->precision));
+  ASSIGN_OR_RETURN(out->model, load_vision_model(checkpoint, *out->ops, options_.precision));
   out->encoder =
       std::make_unique<const Encoder>(*out->model, *layout_, preprocessor_, threads_, options_.limits, &codec_stats_);
   out->service = std::make_unique<EncodeService>(*out->encoder, options_.service);

@@ -29,6 +29,7 @@ namespace chiasm {
 struct VisionSideOptions {
   std::filesystem::path model;
   std::string device = "cpu";                     // devices.h; programs say "auto"
+  std::optional<Precision> precision;             // of the matrices; none: as they are stored
   std::optional<std::filesystem::path> features;  // the folder of the disk tier; none: memory only
   std::uint64_t memory_bytes = 256ULL << 20;
   std::uint64_t disk_bytes = 10ULL << 30;
@@ -117,6 +118,7 @@ class VisionSide {
   // What comes with the weights, in the order in which it is built.
   struct Eye {
     std::unique_ptr<Ops> ops;
+    Precision precision = Precision::kExact;  // of the matrices
     std::unique_ptr<const VisionModel> model;
     std::unique_ptr<const Encoder> encoder;
     std::unique_ptr<EncodeService> service;

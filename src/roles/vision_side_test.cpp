@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "base/test_support.h"
 #include "features/feature_file.h"
+#include "models/checkpoint.h"
 
 namespace chiasm {
 namespace {
@@ -45,6 +46,7 @@ TEST_F(VisionSideTest, BoundsAndTenantsHaveFeaturesOfTheirOwn) {
   const PixelBounds small{.min_pixels = 784, .max_pixels = 20 * 784};
   const SeenPicture usual = must(side->look(picture_)), less = must(side->look(picture_, {.bounds = small}));
   EXPECT_EQ(less.source, Source::kEncoded);
+  EXPECT_EQ(usual.feature->meta.arithmetic, "F32");  // this side computes on the CPU
   EXPECT_LE(less.feature->rows.rows(), 20);
   EXPECT_GT(usual.feature->rows.rows(), 20);
   EXPECT_EQ(must(side->look(picture_, {.bounds = small})).source, Source::kMemory);
@@ -159,6 +161,43 @@ TEST_F(VisionSideTest, AWaitForTheWeightsEndsAtItsDeadline) {
   EXPECT_GT(side->weight_bytes(), 0U);
   EXPECT_EQ(must(side->look(picture_, LookOptions{})).source, Source::kEncoded);
   EXPECT_EQ(side->encode_status().pictures, 1U);
+}
+
+// What integers see is not taken for what the exact matrices see, on disk either.
+TEST_F(VisionSideTest, FeaturesOfIntegersHaveNamesOfTheirOwn) {
+  VisionSideOptions int8 = options(true);
+  int8.precision = Precision::kInt8;
+  const auto exact_side = open(options(true)), int8_side = open(int8);
+  EXPECT_EQ(int8_side->vision_digest(), vision_digest_in(exact_side->vision_digest(), Precision::kInt8));
+  EXPECT_NE(int8_side->vision_digest(), exact_side->vision_digest());
+  const SeenPicture rounded = must(int8_side->look(picture_)), exact = must(exact_side->look(picture_));
+  EXPECT_EQ(rounded.source, Source::kEncoded);
+  EXPECT_EQ(exact.source, Source::kEncoded);
+  EXPECT_EQ(rounded.feature->meta.arithmetic, "int8");
+  EXPECT_EQ(exact.feature->meta.arithmetic, "F32");
+  const Status taken = check_feature(rounded.feature->meta, exact_side->vision_digest(), {});
+  ASSERT_FALSE(taken);
+  EXPECT_THAT(taken.error().message, HasSubstr("computed in int8"));
+  const std::vector<Digest> accepted{int8_side->vision_digest()};
+  EXPECT_TRUE(check_feature(rounded.feature->meta, exact_side->vision_digest(), accepted));
+  EXPECT_EQ(must(open(int8)->look(picture_)).source, Source::kDisk);
+}
+
+// A checkpoint of integers is looked through as one that was rounded while it was loaded.
+TEST_F(VisionSideTest, ACheckpointOfIntegersMakesTheSameFeatures) {
+  const auto out = folder_.path() / "int8";
+  ASSERT_TRUE(quantise_checkpoint(toytown_dir(), out, Precision::kInt8, Precision::kInt4, nullptr));
+  VisionSideOptions rounded = options(), stored = options();
+  rounded.precision = Precision::kInt8;
+  stored.model = out;
+  const SeenPicture a = must(open(rounded)->look(picture_)), b = must(open(stored)->look(picture_));
+  EXPECT_EQ(a.feature->meta.id, b.feature->meta.id);
+  EXPECT_TRUE(
+      std::equal(a.feature->rows.data(), a.feature->rows.data() + a.feature->rows.size(), b.feature->rows.data()));
+  stored.precision = Precision::kExact;
+  const auto refused = open(stored)->look(picture_);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().message, HasSubstr("stored as int8"));
 }
 
 }  // namespace

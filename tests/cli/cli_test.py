@@ -19,7 +19,7 @@ import zlib
 
 PROGRAM, MODEL = pathlib.Path(sys.argv[1]).resolve(), pathlib.Path(sys.argv[2]).resolve()
 EVAL = MODEL / "eval"
-COMMANDS = ["ask", "encode", "inspect", "compare", "split", "eval"]
+COMMANDS = ["ask", "encode", "inspect", "compare", "split", "quantize", "eval"]
 IMAGE_FIELDS = ["path", "feature_id", "grid_thw", "rows", "source", "encode_ms"]
 ANSWER_FIELDS = ["question", "answer", "token_ids", "prompt_tokens", "cached_tokens", "prefill_ms", "decode_ms", "finish_reason"]
 
@@ -459,6 +459,7 @@ class Features(CliTest):
         out = self.json_of("inspect", file)
         image, = self.json_of("ask", "-i", EVAL / "scene-00.png", "Day or night?")["images"]
         self.assertEqual((out["kind"], out["dtype"]), ("feature", "F32"))
+        self.assertIn(out["arithmetic"], ("F32", "BF16"))  # as the device computes
         for field in ("feature_id", "grid_thw", "rows"):
             self.assertEqual(out[field], image[field])
         statistics = out["statistics"]
@@ -468,6 +469,35 @@ class Features(CliTest):
             self.assertIn(word, text)
         damaged = self.write("damaged.safetensors", file.read_bytes()[:-4])
         self.fails("inspect", damaged, says=["damaged.safetensors"])
+
+
+class Precision(CliTest):
+    def test_a_quantised_folder_answers_as_rounding_while_loading_does(self):
+        out = self.dir / "int8"
+        done = self.json_of("quantize", "-m", MODEL, "--precision", "int8", out)
+        self.assertEqual((done["precision"], done["vision_precision"]), ("int8", "int8"))
+        exact, rounded = self.json_of("inspect", MODEL), self.json_of("inspect", out)
+        for part in ("vision", "language"):
+            self.assertEqual(rounded["parts"][part]["precision"], "int8")
+            self.assertEqual(rounded["parts"][part]["parameters"], exact["parts"][part]["parameters"])
+        self.assertNotEqual(rounded["vision_digest"], exact["vision_digest"])
+        self.assertLess(done["bytes"], 0.75 * sum(exact["parts"][p]["bytes"] for p in exact["parts"]))
+
+        ask = ["-i", EVAL / "scene-04.png", "How many houses are there?", "--features", self.dir / "features"]
+        now, = self.json_of("ask", "-m", MODEL, "--precision", "int8", *ask)["answers"]
+        stored = self.json_of("ask", "-m", out, *ask)  # the feature of the run before is its own
+        self.assertEqual(stored["images"][0]["source"], "disk")
+        self.assertEqual(stored["answers"][0]["token_ids"], now["token_ids"])
+        # Exact answers look for themselves.
+        self.assertEqual(self.json_of("ask", "-m", MODEL, *ask)["images"][0]["source"], "encoded")
+
+    def test_what_cannot_be(self):
+        self.fails("quantize", "-m", MODEL, self.dir / "out", code=2, says=["--precision int8"])
+        self.fails("quantize", "-m", MODEL, "--precision", "int9", self.dir / "out", code=2, says=["exact, int8 or int4", "int9"])
+        out = self.dir / "int4"
+        self.run_program("quantize", "-m", MODEL, "--precision", "int4", out)
+        self.fails("quantize", "-m", out, "--precision", "int8", self.dir / "again", says=["stored as int4 already"])
+        self.fails("ask", "-m", out, "--precision", "int8", "-i", EVAL / "scene-04.png", "?", says=["stored as int4"])
 
 
 class Split(CliTest):

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -37,9 +38,11 @@ void check_sequences(std::span<const SequenceRows> sequences, std::int64_t token
 
 class Qwen2VlLanguage final : public LanguageModel {
  public:
-  static Result<std::unique_ptr<const LanguageModel>> load(const Checkpoint& checkpoint, const Ops& ops) {
+  static Result<std::unique_ptr<const LanguageModel>> load(const Checkpoint& checkpoint, const Ops& ops,
+                                                           std::optional<Precision> precision) {
     auto model = std::make_unique<Qwen2VlLanguage>(ops, checkpoint.config().text);
-    RETURN_IF_ERROR(model->load_weights(checkpoint));
+    ASSIGN_OR_RETURN(const Precision chosen, checkpoint.precision(Role::kLanguage, precision));
+    RETURN_IF_ERROR(model->load_weights(checkpoint, chosen));
     return model;
   }
 
@@ -174,7 +177,7 @@ class Qwen2VlLanguage final : public LanguageModel {
   std::int64_t q_width() const { return config_.num_attention_heads * config_.head_dim(); }
   std::int64_t kv_width() const { return config_.num_key_value_heads * config_.head_dim(); }
 
-  Status load_weights(const Checkpoint& checkpoint) {
+  Status load_weights(const Checkpoint& checkpoint, Precision precision) {
     if (config_.hidden_act != "silu") {
       return fail(Code::kUnimplemented, "hidden_act: expected 'silu', got '{}'", config_.hidden_act);
     }
@@ -183,9 +186,9 @@ class Qwen2VlLanguage final : public LanguageModel {
       return fail(Code::kInvalidArgument, "mrope_section: expected numbers that sum to {}, got [{}, {}, {}]",
                   config_.head_dim() / 2, section[0], section[1], section[2]);
     }
-    WeightLoader loader(checkpoint, ops_);
+    WeightLoader loader(checkpoint, ops_, precision);
     const std::int64_t width = config_.hidden_size, hidden = config_.intermediate_size;
-    ASSIGN_OR_RETURN(embed_tokens_, loader.linear("model.embed_tokens", config_.vocab_size, width, false));
+    ASSIGN_OR_RETURN(embed_tokens_, loader.table("model.embed_tokens", config_.vocab_size, width));
     for (std::int64_t i = 0; i < config_.num_hidden_layers; ++i) {
       const std::string prefix = "model.layers." + std::to_string(i) + ".";
       Layer layer;
@@ -204,7 +207,7 @@ class Qwen2VlLanguage final : public LanguageModel {
     }
     ASSIGN_OR_RETURN(final_norm_, loader.norm("model.norm", width, false));
     if (!config_.tie_word_embeddings) {
-      ASSIGN_OR_RETURN(lm_head_, loader.linear("lm_head", config_.vocab_size, width, false));
+      ASSIGN_OR_RETURN(lm_head_, loader.table("lm_head", config_.vocab_size, width));
     }
     weight_bytes_ = loader.bytes();
     return {};
@@ -323,8 +326,9 @@ class Qwen2VlLanguage final : public LanguageModel {
 
 }  // namespace
 
-Result<std::unique_ptr<const LanguageModel>> load_qwen2_vl_language(const Checkpoint& checkpoint, const Ops& ops) {
-  return Qwen2VlLanguage::load(checkpoint, ops);
+Result<std::unique_ptr<const LanguageModel>> load_qwen2_vl_language(const Checkpoint& checkpoint, const Ops& ops,
+                                                                    std::optional<Precision> precision) {
+  return Qwen2VlLanguage::load(checkpoint, ops, precision);
 }
 
 }  // namespace chiasm

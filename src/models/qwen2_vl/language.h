@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "models/language_model.h"
 
 namespace chiasm {
 
-Result<std::unique_ptr<const LanguageModel>> load_qwen2_vl_language(const Checkpoint& checkpoint, const Ops& ops);
+Result<std::unique_ptr<const LanguageModel>> load_qwen2_vl_language(const Checkpoint& checkpoint, const Ops& ops,
+                                                                    std::optional<Precision> precision = {});
 
 }  // namespace chiasm

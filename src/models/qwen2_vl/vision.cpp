@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -32,9 +33,11 @@ Result<Activation> activation_of(const std::string& hidden_act) {
 
 class Qwen2VlVision final : public VisionModel {
  public:
-  static Result<std::unique_ptr<const VisionModel>> load(const Checkpoint& checkpoint, const Ops& ops) {
+  static Result<std::unique_ptr<const VisionModel>> load(const Checkpoint& checkpoint, const Ops& ops,
+                                                         std::optional<Precision> precision) {
     auto model = std::make_unique<Qwen2VlVision>(ops, checkpoint.config().vision);
-    RETURN_IF_ERROR(model->load_weights(checkpoint));
+    ASSIGN_OR_RETURN(const Precision chosen, checkpoint.precision(Role::kVision, precision));
+    RETURN_IF_ERROR(model->load_weights(checkpoint, chosen));
     return model;
   }
 
@@ -80,12 +83,12 @@ class Qwen2VlVision final : public VisionModel {
     Buffer hidden;    // [piece, mlp_ratio * embed_dim]
   };
 
-  Status load_weights(const Checkpoint& checkpoint) {
+  Status load_weights(const Checkpoint& checkpoint, Precision precision) {
     ASSIGN_OR_RETURN(activation_, activation_of(config_.hidden_act));
     if (config_.head_dim() % 4 != 0) {
       return fail(Code::kUnimplemented, "vision head size: expected a multiple of 4, got {}", config_.head_dim());
     }
-    WeightLoader loader(checkpoint, ops_);
+    WeightLoader loader(checkpoint, ops_, precision);
     const std::int64_t width = config_.embed_dim, hidden = width * config_.mlp_ratio;
     ASSIGN_OR_RETURN(patch_embed_, loader.linear("visual.patch_embed.proj", width, config_.patch_width(), false));
     for (std::int64_t i = 0; i < config_.depth; ++i) {
@@ -241,8 +244,9 @@ class Qwen2VlVision final : public VisionModel {
 
 }  // namespace
 
-Result<std::unique_ptr<const VisionModel>> load_qwen2_vl_vision(const Checkpoint& checkpoint, const Ops& ops) {
-  return Qwen2VlVision::load(checkpoint, ops);
+Result<std::unique_ptr<const VisionModel>> load_qwen2_vl_vision(const Checkpoint& checkpoint, const Ops& ops,
+                                                                std::optional<Precision> precision) {
+  return Qwen2VlVision::load(checkpoint, ops, precision);
 }
 
 }  // namespace chiasm

@@ -3,11 +3,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "models/vision_model.h"
 
 namespace chiasm {
 
-Result<std::unique_ptr<const VisionModel>> load_qwen2_vl_vision(const Checkpoint& checkpoint, const Ops& ops);
+Result<std::unique_ptr<const VisionModel>> load_qwen2_vl_vision(const Checkpoint& checkpoint, const Ops& ops,
+                                                                std::optional<Precision> precision = {});
 
 }  // namespace chiasm

@@ -23,21 +23,53 @@ Result<TensorView> WeightLoader::vector(const std::string& name, std::int64_t si
   return view;
 }
 
+Result<std::unique_ptr<const Weight>> WeightLoader::prepare(const std::vector<LinearName>& parts, std::int64_t in,
+                                                            std::span<const TensorView> biases,
+                                                            Precision precision) const {
+  const Precision stored = checkpoint_.precision_of(parts.front().name + ".weight");
+  if (stored == Precision::kExact) {
+    std::vector<TensorView> weights;
+    for (const LinearName& part : parts) {
+      ASSIGN_OR_RETURN(TensorView view, matrix(part.name + ".weight", part.out, in));
+      weights.push_back(std::move(view));
+    }
+    return precision == Precision::kExact ? ops_.prepare(weights, biases) : ops_.quantise(weights, biases, precision);
+  }
+  std::vector<QuantisedTensor> weights;
+  for (const LinearName& part : parts) {
+    ASSIGN_OR_RETURN(QuantisedTensor tensor, checkpoint_.quantised(part.name + ".weight"));
+    if (tensor.values.shape[0] != part.out || tensor.depth != in)
+      return fail(Code::kFailedPrecondition, "expected shape {}, got {} rows of {}", shape_text({part.out, in}),
+                  tensor.values.shape[0], tensor.depth);
+    weights.push_back(std::move(tensor));
+  }
+  return ops_.prepare_quantised(weights, biases, stored);
+}
+
 Result<std::unique_ptr<const Weight>> WeightLoader::linear(const std::vector<LinearName>& parts, std::int64_t in,
                                                            bool bias) {
-  std::vector<TensorView> weights, biases;
+  return linear(parts, in, bias, precision_);
+}
+
+Result<std::unique_ptr<const Weight>> WeightLoader::table(const std::string& name, std::int64_t rows,
+                                                          std::int64_t width) {
+  return linear({{name, rows}}, width, false, embedding_precision(precision_));
+}
+
+Result<std::unique_ptr<const Weight>> WeightLoader::linear(const std::vector<LinearName>& parts, std::int64_t in,
+                                                           bool bias, Precision precision) {
+  std::vector<TensorView> biases;
   for (const LinearName& part : parts) {
-    ASSIGN_OR_RETURN(TensorView view, matrix(part.name + ".weight", part.out, in));
-    weights.push_back(std::move(view));
-    if (!bias) continue;
+    if (!bias) break;
     ASSIGN_OR_RETURN(TensorView values, vector(part.name + ".bias", part.out));
     biases.push_back(std::move(values));
   }
-  auto prepared = ops_.prepare(weights, biases);
+  auto prepared = prepare(parts, in, biases, precision);
   if (!prepared)
     return fail_in(checkpoint_.dir().string() + ": tensor '" + parts.front().name + ".weight'", prepared.error());
   for (const LinearName& part : parts) {
     checkpoint_.release(part.name + ".weight");
+    checkpoint_.release(part.name + ".weight_scales");
     if (bias) checkpoint_.release(part.name + ".bias");
   }
   bytes_ += (*prepared)->bytes();

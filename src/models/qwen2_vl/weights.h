@@ -27,7 +27,9 @@ struct LinearName {
 
 class WeightLoader {
  public:
-  WeightLoader(const Checkpoint& checkpoint, const Ops& ops) : checkpoint_(checkpoint), ops_(ops) {}
+  // Matrices are computed with in `precision`: rounded on the way, where they are not stored so.
+  WeightLoader(const Checkpoint& checkpoint, const Ops& ops, Precision precision)
+      : checkpoint_(checkpoint), ops_(ops), precision_(precision) {}
 
   // `name`.weight [out, in] (later dimensions flattened) and, if asked for, `name`.bias [out]. Errors name the folder
   // and the tensor: absent, or of another shape.
@@ -36,16 +38,23 @@ class WeightLoader {
   }
   // Several that are multiplied with the same rows, as one: their outputs stand beside each other.
   Result<std::unique_ptr<const Weight>> linear(const std::vector<LinearName>& parts, std::int64_t in, bool bias);
+  // A table of embeddings: integers are int8 at least.
+  Result<std::unique_ptr<const Weight>> table(const std::string& name, std::int64_t rows, std::int64_t width);
   Result<Norm> norm(const std::string& name, std::int64_t width, bool bias);
 
   std::uint64_t bytes() const { return bytes_; }  // loaded so far
 
  private:
   Result<TensorView> matrix(const std::string& name, std::int64_t out, std::int64_t in) const;
+  Result<std::unique_ptr<const Weight>> prepare(const std::vector<LinearName>& parts, std::int64_t in,
+                                                std::span<const TensorView> biases, Precision precision) const;
+  Result<std::unique_ptr<const Weight>> linear(const std::vector<LinearName>& parts, std::int64_t in, bool bias,
+                                               Precision precision);
   Result<TensorView> vector(const std::string& name, std::int64_t size) const;
   Result<Buffer> upload(const std::string& name, std::int64_t size);
   const Checkpoint& checkpoint_;
   const Ops& ops_;
+  const Precision precision_;
   std::uint64_t bytes_ = 0;
 };
 

@@ -5,7 +5,7 @@
 namespace chiasm {
 namespace {
 
-using Load = Result<std::unique_ptr<const VisionModel>> (*)(const Checkpoint&, const Ops&);
+using Load = Result<std::unique_ptr<const VisionModel>> (*)(const Checkpoint&, const Ops&, std::optional<Precision>);
 
 constexpr Family<Load> kFamilies[] = {
     {"qwen2_vl", &load_qwen2_vl_vision},
@@ -13,9 +13,10 @@ constexpr Family<Load> kFamilies[] = {
 
 }  // namespace
 
-Result<std::unique_ptr<const VisionModel>> load_vision_model(const Checkpoint& checkpoint, const Ops& ops) {
+Result<std::unique_ptr<const VisionModel>> load_vision_model(const Checkpoint& checkpoint, const Ops& ops,
+                                                             std::optional<Precision> precision) {
   ASSIGN_OR_RETURN(const Load load, find_family<Load>(kFamilies, checkpoint.config()));
-  return load(checkpoint, ops);
+  return load(checkpoint, ops, precision);
 }
 
 }  // namespace chiasm

@@ -1,0 +1,484 @@
+#include "kernels/gemm_quantised_cpu.h"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/integer_kernels_cpu.h"
+
+// Highway compiles this file once for each target: the order of these lines matters.
+// clang-format off
+#include "kernels/targets_cpu.h"
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/gemm_quantised_cpu.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+#include "kernels/epilogue_cpu-inl.h"
+#include "kernels/tile_cpu-inl.h"
+// clang-format on
+
+HWY_BEFORE_NAMESPACE();
+namespace chiasm::HWY_NAMESPACE {
+
+// Without vectors: plain loops, with the same results.
+#if HWY_TARGET == HWY_SCALAR
+
+// Input k of a row of activations.
+HWY_INLINE std::int32_t activation(const QuantisedRows& x, std::int64_t row, std::int64_t k) {
+  constexpr std::int64_t kPlace[] = {0, 2, 1, 3};
+  return reinterpret_cast<const std::int16_t*>(x.values + row * x.stride)[k / 4 * 4 + kPlace[k % 4]];
+}
+
+template <int Bits>
+void multiply(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
+              std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+  const std::int64_t depth = weight.format().group;
+  for (std::int64_t g = first; g < last; ++g) {
+    for (std::int64_t i = 0; i < x.rows; ++i) {
+      std::int32_t total[kPanel];
+      std::fill_n(total, kPanel, x.offsets[i * x.groups + g]);
+      for (std::int64_t k = 0; k < depth; ++k) {
+        const std::int32_t a = activation(x, i, g * depth + k);
+        const std::uint8_t* words = weight.words(panel, g) + k / (32 / Bits) * kPanel * 4 + k % 4;
+        const int shift = Bits == 4 && k % 8 >= 4 ? 4 : 0;
+        for (std::int64_t lane = 0; lane < kPanel; ++lane)
+          total[lane] += a * (words[4 * lane] >> shift & ((1 << Bits) - 1));
+      }
+      for (std::int64_t lane = 0; lane < kPanel; ++lane) {
+        float& sum = sums[i * ldc + lane];
+        const float scale = x.scales[i * x.groups + g] * bf16_to_f32(weight.scales(panel, g)[lane]);
+        sum = static_cast<float>(total[lane]) * scale + (accumulate || g > first ? sum : 0.0F);
+      }
+    }
+  }
+}
+
+void quantise_row_cpu(const float* x, std::int64_t depth, const IntegerFormat& format, bool pairs, std::byte* values,
+                      float* scales, std::int32_t* offsets) {
+  constexpr std::int64_t kPlace[] = {0, 2, 1, 3};
+  for (std::int64_t g = 0; g < format.groups(depth); ++g) {
+    std::int8_t integers[128] = {};
+    scales[g] = quantise_activations(x + g * format.group, std::min(format.group, depth - g * format.group), integers);
+    offsets[g] = 0;
+    for (std::int64_t k = 0; k < format.group; ++k) {
+      offsets[g] -= format.bias() * integers[k];
+      const std::int64_t at = g * format.group + k / 4 * 4 + (pairs ? kPlace[k % 4] : k % 4);
+      if (pairs) {
+        reinterpret_cast<std::int16_t*>(values)[at] = integers[k];
+      } else {
+        reinterpret_cast<std::int8_t*>(values)[at] = integers[k];
+      }
+    }
+  }
+}
+
+#else
+
+using I32 = hn::RebindToSigned<F32>;
+using I16 = hn::Repartition<std::int16_t, I32>;
+using VI32 = hn::Vec<I32>;
+using VI16 = hn::Vec<I16>;
+constexpr std::int64_t kVectors = kPanel / kLanes;  // of 32 sums
+
+// acc + a[2i] b[2i] + a[2i + 1] b[2i + 1] in each lane i.
+HWY_INLINE VI32 add_pairs(VI32 acc, VI16 a, VI16 b) {
+#if HWY_ARCH_X86
+  // Written out, here and below: compilers multiply everything first and add later, and run out of registers.
+  VI32 product;
+  asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(acc.raw), "=&v"(product.raw) : "v"(a.raw), "v"(b.raw));
+  return acc;
+#else
+  const I32 d;
+  const VI32 x = hn::BitCast(d, a), y = hn::BitCast(d, b);
+  const VI32 odd = hn::Mul(hn::ShiftRight<16>(x), hn::ShiftRight<16>(y));
+  const VI32 even = hn::Mul(hn::ShiftRight<16>(hn::ShiftLeft<16>(x)), hn::ShiftRight<16>(hn::ShiftLeft<16>(y)));
+  return hn::Add(acc, hn::Add(odd, even));
+#endif
+}
+
+// Two int16 activations in every lane.
+HWY_INLINE VI16 spread(const std::int16_t* at) {
+  std::int32_t both = 0;
+  std::memcpy(&both, at, 4);
+  return hn::BitCast(I16(), hn::Set(I32(), both));
+}
+
+// The integers of a vector of words as pairs of int16, in the order of the activations: of int8 (0, 2) and (1, 3), of
+// int4 (0, 2), (1, 3), (4, 6), (5, 7).
+template <int Bits>
+constexpr int kPairs = 16 / Bits;
+template <int Bits, int I>
+HWY_INLINE VI16 unpack(hn::Vec<hn::RebindToUnsigned<I16> > words) {
+  const hn::RebindToUnsigned<I16> u;
+  const I16 d;
+  if constexpr (Bits == 8) {
+    return hn::BitCast(d, I == 0 ? hn::And(words, hn::Set(u, 0xFF)) : hn::ShiftRight<8>(words));
+  } else if constexpr (I == 0) {
+    return hn::BitCast(d, hn::And(words, hn::Set(u, 0xF)));
+  } else if constexpr (I == 3) {
+    return hn::BitCast(d, hn::ShiftRight<12>(words));
+  } else {
+    return hn::BitCast(d, hn::And(hn::ShiftRight < I == 1 ? 8 : 4 > (words), hn::Set(u, 0xF)));
+  }
+}
+HWY_INLINE hn::Vec<hn::RebindToUnsigned<I16> > load_words(const std::uint8_t* at) {
+  const hn::RebindToUnsigned<I16> u;
+  return hn::BitCast(u, hn::LoadU(hn::Repartition<std::uint8_t, I32>(), at));
+}
+HWY_INLINE VF32 load_scales(const std::uint16_t* at) { return load_f32(reinterpret_cast<const hwy::bfloat16_t*>(at)); }
+
+// acc[i][j] += column[j] . the two activations of row i at a[i] + k.
+template <int MR, int NV>
+HWY_INLINE void add_column(VI32 (&acc)[MR][NV], const VI16 (&column)[NV], const std::int16_t* const (&a)[MR],
+                           std::int64_t k) {
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i) {
+    const VI16 row = spread(a[i] + k);
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) acc[i][j] = add_pairs(acc[i][j], column[j], row);
+  }
+}
+
+// sums of one group, scaled, behind those before it.
+template <int MR, int NV>
+HWY_INLINE void add_group(const VI32 (&acc)[MR][NV], const QuantisedRows& x, std::int64_t group,
+                          const VF32 (&scale)[NV], bool accumulate, float* sums, std::int64_t ldc) {
+  const F32 d;
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i) {
+    const VF32 row_scale = hn::Set(d, x.scales[i * x.groups + group]);
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) {
+      float* sum = sums + i * ldc + j * kLanes;
+      const VF32 before = accumulate ? hn::LoadU(d, sum) : hn::Zero(d);
+      hn::StoreU(hn::MulAdd(hn::ConvertTo(d, acc[i][j]), hn::Mul(row_scale, scale[j]), before), d, sum);
+    }
+  }
+}
+
+// Where each row's group begins, and what its sums begin with.
+template <int MR, int NV>
+HWY_INLINE void begin_group(const QuantisedRows& x, std::int64_t group, std::int64_t depth, VI32 (&acc)[MR][NV],
+                            const std::int16_t* (&a)[MR]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i) {
+    a[i] = reinterpret_cast<const std::int16_t*>(x.values + i * x.stride) + group * depth;
+    const VI32 offset = hn::Set(I32(), x.offsets[i * x.groups + group]);
+#pragma GCC unroll 8
+    for (int j = 0; j < NV; ++j) acc[i][j] = offset;
+  }
+}
+
+// A few rows: integers go from the packed words straight to the registers.
+template <int Bits, int MR, int NV>
+HWY_INLINE void direct_tile(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel,
+                            std::int64_t first, std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+  const std::int64_t depth = weight.format().group, words = depth * Bits / 32;
+  for (std::int64_t g = first; g < last; ++g) {
+    for (std::int64_t v = 0; v < kVectors; v += NV) {
+      const std::uint8_t* from = weight.words(panel, g) + v * kLanes * 4;
+      VI32 acc[MR][NV];
+      const std::int16_t* a[MR];
+      begin_group(x, g, depth, acc, a);
+      for (std::int64_t w = 0; w < words; ++w) {
+        hn::Vec<hn::RebindToUnsigned<I16> > packed[NV];
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; ++j) packed[j] = load_words(from + (w * kPanel + j * kLanes) * 4);
+        const std::int64_t k = w * kPairs<Bits> * 2;
+        VI16 column[NV];
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; ++j) column[j] = unpack<Bits, 0>(packed[j]);
+        add_column(acc, column, a, k);
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; ++j) column[j] = unpack<Bits, 1>(packed[j]);
+        add_column(acc, column, a, k + 2);
+        if constexpr (Bits == 4) {
+#pragma GCC unroll 8
+          for (int j = 0; j < NV; ++j) column[j] = unpack<Bits, 2>(packed[j]);
+          add_column(acc, column, a, k + 4);
+#pragma GCC unroll 8
+          for (int j = 0; j < NV; ++j) column[j] = unpack<Bits, 3>(packed[j]);
+          add_column(acc, column, a, k + 6);
+        }
+      }
+      VF32 scale[NV];
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; ++j) scale[j] = load_scales(weight.scales(panel, g) + (v + j) * kLanes);
+      add_group(acc, x, g, scale, accumulate || g > first, sums + v * kLanes, ldc);
+    }
+  }
+}
+
+// Many rows: a strip of the panel as int16, [input pair][32 outputs][2].
+constexpr std::int64_t kStripDepth = 256, kStripGroups = kStripDepth / 32;
+struct Strip {
+  alignas(64) std::int16_t integers[kStripDepth * kPanel];
+  alignas(64) float scales[kStripGroups * kPanel];
+};
+
+template <int Bits>
+HWY_INLINE void widen(const QuantisedWeight& weight, std::int64_t panel, std::int64_t first, std::int64_t last,
+                      Strip& strip) {
+  const F32 d;
+  const I16 d16;
+  const std::int64_t depth = weight.format().group, words = depth * Bits / 32;
+  constexpr std::int64_t kPairWidth = 2 * kPanel;
+  for (std::int64_t g = first; g < last; ++g) {
+    std::int16_t* to = strip.integers + (g - first) * depth * kPanel;
+    for (std::int64_t w = 0; w < words; ++w) {
+      for (std::int64_t v = 0; v < kVectors; ++v) {
+        const auto packed = load_words(weight.words(panel, g) + (w * kPanel + v * kLanes) * 4);
+        std::int16_t* at = to + w * kPairs<Bits> * kPairWidth + v * 2 * kLanes;
+        hn::Store(unpack<Bits, 0>(packed), d16, at);
+        hn::Store(unpack<Bits, 1>(packed), d16, at + kPairWidth);
+        if constexpr (Bits == 4) {
+          hn::Store(unpack<Bits, 2>(packed), d16, at + 2 * kPairWidth);
+          hn::Store(unpack<Bits, 3>(packed), d16, at + 3 * kPairWidth);
+        }
+      }
+    }
+    for (std::int64_t v = 0; v < kPanel; v += kLanes)
+      hn::Store(load_scales(weight.scales(panel, g) + v), d, strip.scales + (g - first) * kPanel + v);
+  }
+}
+
+template <int MR>
+HWY_INLINE void wide_tile(const QuantisedRows& x, const Strip& strip, std::int64_t depth, std::int64_t first,
+                          std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+  constexpr int NV = 2;
+  const I16 d16;
+  for (std::int64_t v = 0; v < kVectors; v += NV) {
+    for (std::int64_t g = first; g < last; ++g) {
+      const std::int16_t* b = strip.integers + (g - first) * depth * kPanel + v * 2 * kLanes;
+      VI32 acc[MR][NV];
+      const std::int16_t* a[MR];
+      begin_group(x, g, depth, acc, a);
+      for (std::int64_t k = 0; k < depth; k += 2) {
+        VI16 column[NV];
+#pragma GCC unroll 8
+        for (int j = 0; j < NV; ++j) column[j] = hn::Load(d16, b + k * kPanel + j * 2 * kLanes);
+        add_column(acc, column, a, k);
+      }
+      VF32 scale[NV];
+#pragma GCC unroll 8
+      for (int j = 0; j < NV; ++j) scale[j] = hn::Load(F32(), strip.scales + (g - first) * kPanel + (v + j) * kLanes);
+      add_group(acc, x, g, scale, accumulate || g > first, sums + v * kLanes, ldc);
+    }
+  }
+}
+
+template <int Bits>
+HWY_NOINLINE void multiply(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel,
+                           std::int64_t first, std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+  switch (x.rows) {
+    case 1: return direct_tile < Bits, 1, kVectors<4 ? 2 : 4>(x, weight, panel, first, last, accumulate, sums, ldc);
+    case 2: return direct_tile<Bits, 2, 2>(x, weight, panel, first, last, accumulate, sums, ldc);
+    case 3: return direct_tile<Bits, 3, 2>(x, weight, panel, first, last, accumulate, sums, ldc);
+    case 4: return direct_tile<Bits, 4, 2>(x, weight, panel, first, last, accumulate, sums, ldc);
+    default: break;
+  }
+  static thread_local Strip strip;
+  const std::int64_t depth = weight.format().group, most = kStripDepth / depth;
+  for (std::int64_t g = first; g < last; g += most) {
+    const std::int64_t end = std::min(last, g + most);
+    widen<Bits>(weight, panel, g, end, strip);
+    for (std::int64_t i = 0; i < x.rows;) {
+      const int height = tile_rows(x.rows - i);
+      const QuantisedRows rows = x.row_range(i, height);
+      float* to = sums + i * ldc;
+      const bool add = accumulate || g > first;
+      switch (height) {
+        case kTileRows: wide_tile<kTileRows>(rows, strip, depth, g, end, add, to, ldc); break;
+#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
+        case 8: wide_tile<8>(rows, strip, depth, g, end, add, to, ldc); break;
+#endif
+        case 4: wide_tile<4>(rows, strip, depth, g, end, add, to, ldc); break;
+        case 2: wide_tile<2>(rows, strip, depth, g, end, add, to, ldc); break;
+        default: wide_tile<1>(rows, strip, depth, g, end, add, to, ldc); break;
+      }
+      i += height;
+    }
+  }
+}
+
+// One group of activations, a whole one, as precision.h has it; returns the scale. What becomes of the integers is
+// `store(at, int32 vector)`'s, and their sum is left in `sum`.
+template <class Store>
+HWY_INLINE float quantise_group(const float* x, std::int64_t count, std::int32_t& sum, const Store& store) {
+  const F32 d;
+  const I32 d32;
+  const VI32 signless = hn::Set(d32, 0x7FFFFFFF);
+  VI32 most = hn::Zero(d32);
+  for (std::int64_t k = 0; k < count; k += kLanes)
+    most = hn::Max(most, hn::And(hn::BitCast(d32, hn::LoadU(d, x + k)), signless));
+  const std::int32_t top = hn::GetLane(hn::MaxOfLanes(d32, most));
+  float largest = 0;
+  std::memcpy(&largest, &top, 4);
+  const bool finite = top < 0x7F800000;
+  const bool usable = finite && largest >= kLeastActivation;
+  const VF32 inverse = hn::Set(d, usable ? 127.0F / largest : 0.0F);
+  VI32 total = hn::Zero(d32);
+  for (std::int64_t k = 0; k < count; k += kLanes) {
+    const VI32 integers = usable ? hn::NearestInt(hn::Mul(hn::LoadU(d, x + k), inverse)) : hn::Zero(d32);
+    total = hn::Add(total, integers);
+    store(k, integers);
+  }
+  sum = hn::GetLane(hn::SumOfLanes(d32, total));
+  if (!finite) return std::numeric_limits<float>::quiet_NaN();
+  return usable ? largest / 127.0F : 0.0F;
+}
+
+// One row; `values`, `scales` and `offsets` are its.
+void quantise_row_cpu(const float* x, std::int64_t depth, const IntegerFormat& format, bool pairs, std::byte* values,
+                      float* scales, std::int32_t* offsets) {
+  const I32 d32;
+  for (std::int64_t g = 0; g < format.groups(depth); ++g) {
+    const float* from = x + g * format.group;
+    alignas(64) float filled[128] = {};
+    if (const std::int64_t left = depth - g * format.group; left < format.group) {
+      std::memcpy(filled, from, static_cast<std::size_t>(left) * sizeof(float));
+      from = filled;
+    }
+    std::int32_t sum = 0;
+    if (pairs) {
+      auto* to = reinterpret_cast<std::int16_t*>(values) + g * format.group;
+      scales[g] = quantise_group(from, format.group, sum, [&](std::int64_t k, VI32 integers) HWY_ATTR {
+        // Each four (0, 1, 2, 3) of 32 bits become (0, 2), (1, 3) of 16.
+        const hn::Repartition<std::int16_t, hn::Half<I32> > half;
+        const VI32 later = hn::Shuffle1032(integers);
+        const VI32 both = hn::Or(hn::And(integers, hn::Set(d32, 0xFFFF)), hn::ShiftLeft<16>(later));
+        const hn::Repartition<std::int64_t, I32> d64;
+        const auto quads = hn::BitCast(d64, both);
+        hn::StoreU(hn::BitCast(half, hn::LowerHalf(hn::Half<decltype(d64)>(), hn::ConcatEven(d64, quads, quads))), half,
+                   to + k);
+      });
+    } else {
+      auto* to = reinterpret_cast<std::int8_t*>(values) + g * format.group;
+      scales[g] = quantise_group(from, format.group, sum, [&](std::int64_t k, VI32 integers) HWY_ATTR {
+        const hn::Rebind<std::int8_t, I32> d8;
+        hn::StoreU(hn::DemoteTo(d8, integers), d8, to + k);
+      });
+    }
+    offsets[g] = -format.bias() * sum;
+  }
+}
+
+#endif  // HWY_SCALAR
+
+void multiply_int8(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
+                   std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+  multiply<8>(x, weight, panel, first, last, accumulate, sums, ldc);
+}
+void multiply_int4(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
+                   std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+  multiply<4>(x, weight, panel, first, last, accumulate, sums, ldc);
+}
+
+void finish_rows(const float* sums, std::int64_t ld, const Epilogue& epilogue, const float* bias, MatrixView out) {
+  for (std::int64_t i = 0; i < out.rows; ++i) finish_row(sums + i * ld, epilogue, bias, out.cols, out.row(i));
+}
+
+}  // namespace chiasm::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace chiasm {
+
+HWY_EXPORT(multiply_int8);
+HWY_EXPORT(multiply_int4);
+HWY_EXPORT(quantise_row_cpu);
+HWY_EXPORT(finish_rows);
+
+namespace {
+
+void multiply_highway(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
+                      std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+  if (weight.format().bits == 4) {
+    HWY_DYNAMIC_DISPATCH(multiply_int4)(x, weight, panel, first, last, accumulate, sums, ldc);
+  } else {
+    HWY_DYNAMIC_DISPATCH(multiply_int8)(x, weight, panel, first, last, accumulate, sums, ldc);
+  }
+}
+
+constexpr IntegerKernel kHighway{
+    .name = "pairs", .pairs = true, .tile_rows = 12, .strip_depth = 256, .multiply = &multiply_highway};
+
+// What a product needs beside its operands; kept from call to call, at most kPiece rows of it.
+struct Scratch {
+  std::vector<std::byte> values;
+  std::vector<float> scales;
+  std::vector<std::int32_t> offsets;
+};
+
+constexpr std::int64_t kPiece = 1024, kBlockRows = 144, kTaskPanels = 8;
+// Below this many multiply-adds, waking another thread costs more than it saves.
+constexpr std::int64_t kWorthThreads = 1 << 19;
+
+// Rows of one product, at most kPiece of them.
+void multiply_piece(ThreadPool& threads, const IntegerKernel& kernel, ConstMatrixView x, const QuantisedWeight& weight,
+                    const Epilogue& epilogue, MatrixView out) {
+  static thread_local Scratch scratch;
+  const IntegerFormat& format = weight.format();
+  const std::int64_t groups = weight.groups();
+  // A line more than the rows have: rows whose distance is a multiple of 4 KiB would fight for the same cache sets.
+  const std::int64_t stride = groups * format.group * (kernel.pairs ? 2 : 1) + 64;
+  scratch.values.resize(static_cast<std::size_t>(x.rows * stride));
+  scratch.scales.resize(static_cast<std::size_t>(x.rows * groups));
+  scratch.offsets.resize(scratch.scales.size());
+  const QuantisedRows rows{
+      x.rows, groups, stride, scratch.values.data(), scratch.scales.data(), scratch.offsets.data()};
+  std::byte* values = scratch.values.data();
+  float* scales = scratch.scales.data();
+  std::int32_t* offsets = scratch.offsets.data();
+  const auto spread = [&](std::int64_t tasks, bool worth, const std::function<void(std::int64_t, int)>& task) {
+    if (worth) return threads.parallel_for(tasks, task);
+    for (std::int64_t i = 0; i < tasks; ++i) task(i, 0);
+  };
+
+  constexpr std::int64_t kRowsATime = 8;
+  spread((x.rows + kRowsATime - 1) / kRowsATime, x.rows * x.cols >= kWorthThreads / 8, [&](std::int64_t task, int) {
+    for (std::int64_t i = task * kRowsATime; i < std::min(x.rows, (task + 1) * kRowsATime); ++i)
+      HWY_DYNAMIC_DISPATCH(quantise_row_cpu)
+    (x.row(i), x.cols, format, kernel.pairs, values + i * stride, scales + i * groups, offsets + i * groups);
+  });
+
+  // Blocks of rows of about the same size, whole tiles but for the last.
+  const std::int64_t tile = kernel.tile_rows, blocks = (x.rows + kBlockRows - 1) / kBlockRows;
+  const std::int64_t block = ((x.rows + blocks - 1) / blocks + tile - 1) / tile * tile;
+  const std::int64_t row_blocks = (x.rows + block - 1) / block;
+  const std::int64_t panels = std::clamp<std::int64_t>(weight.panels() / (4 * threads.size()), 1, kTaskPanels);
+  const std::int64_t column_blocks = (weight.panels() + panels - 1) / panels;
+  const std::int64_t strip = kernel.strip_depth / format.group;
+  spread(row_blocks * column_blocks, x.rows * x.cols * out.cols >= kWorthThreads, [&](std::int64_t task, int) {
+    const std::int64_t row = task / column_blocks * block, first = task % column_blocks * panels;
+    const std::int64_t count = std::min(block, x.rows - row), last = std::min(weight.panels(), first + panels);
+    const std::int64_t ld = (last - first) * kPanel, column = first * kPanel;
+    static thread_local std::vector<float> sums;
+    sums.resize(static_cast<std::size_t>(count * ld));
+    const QuantisedRows some = rows.row_range(row, count);
+    for (std::int64_t g = 0; g < groups; g += strip)
+      for (std::int64_t p = first; p < last; ++p)
+        kernel.multiply(some, weight, p, g, std::min(groups, g + strip), g > 0, sums.data() + (p - first) * kPanel, ld);
+    HWY_DYNAMIC_DISPATCH(finish_rows)
+    (sums.data(), ld, epilogue, weight.bias() == nullptr ? nullptr : weight.bias() + column,
+     out.row_range(row, count).col_range(column, std::min(ld, out.cols - column)));
+  });
+}
+
+}  // namespace
+
+const IntegerKernel& highway_integer_kernel() { return kHighway; }
+
+void gemm_quantised_cpu(ThreadPool& threads, const IntegerKernel& kernel, ConstMatrixView x,
+                        const QuantisedWeight& weight, const Epilogue& epilogue, MatrixView out) {
+  CHECK(x.cols == weight.in_features() && out.cols == weight.out_features() && x.rows == out.rows);
+  for (std::int64_t row = 0; row < x.rows; row += kPiece) {
+    const std::int64_t count = std::min(kPiece, x.rows - row);
+    multiply_piece(threads, kernel, x.row_range(row, count), weight, epilogue, out.row_range(row, count));
+  }
+}
+
+}  // namespace chiasm
+#endif  // HWY_ONCE

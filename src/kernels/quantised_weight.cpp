@@ -1,0 +1,113 @@
+#include "kernels/quantised_weight.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+#include "base/check.h"
+#include "kernels/huge_memory.h"
+
+namespace chiasm {
+namespace {
+
+// One row as f32; T is an integer as wide as the dtype. Rows may lie at any address.
+void widen_row(const std::byte* row, DType dtype, std::int64_t depth, float* out) {
+  if (dtype == DType::kF32) {
+    std::memcpy(out, row, static_cast<std::size_t>(depth) * sizeof(float));
+    return;
+  }
+  for (std::int64_t k = 0; k < depth; ++k) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, row + 2 * k, 2);
+    out[k] = dtype == DType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+  }
+}
+
+}  // namespace
+
+void QuantisedWeight::Free::operator()(std::uint8_t* p) const { std::free(p); }
+
+Status QuantisedWeight::allocate() {
+  ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count({panels(), groups(), block_bytes()}, DType::kU8));
+  void* memory = huge_memory(bytes);
+  if (memory == nullptr) return fail(Code::kResourceExhausted, "no memory for a weight of {} bytes", bytes);
+  data_.reset(static_cast<std::uint8_t*>(memory));
+  return {};
+}
+
+template <class Row>
+void QuantisedWeight::fill(ThreadPool& threads, const Row& row) {
+  const std::int64_t words = format_.group_bytes() / 4;
+  threads.parallel_for(panels(), [&](std::int64_t p, int) {
+    std::vector<std::uint8_t> values(static_cast<std::size_t>(format_.row_bytes(in_features())));
+    std::vector<std::uint16_t> scales(static_cast<std::size_t>(groups()));
+    std::uint8_t* panel = data_.get() + p * groups() * block_bytes();
+    for (std::int64_t lane = 0; lane < kPanel; ++lane) {
+      const std::int64_t at = p * kPanel + lane;
+      if (at < out_features()) {
+        row(at, values.data(), scales.data());
+      } else {
+        std::fill(values.begin(), values.end(), std::uint8_t{0});
+        std::fill(scales.begin(), scales.end(), std::uint16_t{0});
+      }
+      for (std::int64_t g = 0; g < groups(); ++g) {
+        std::uint8_t* block = panel + g * block_bytes();
+        const std::uint8_t* from = values.data() + g * format_.group_bytes();
+        for (std::int64_t w = 0; w < words; ++w) std::memcpy(block + (w * kPanel + lane) * 4, from + 4 * w, 4);
+        std::memcpy(block + words * 4 * kPanel + 2 * lane, &scales[static_cast<std::size_t>(g)], 2);
+      }
+    }
+  });
+}
+
+Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::quantise(const WeightRows& weight, Precision precision,
+                                                                         ThreadPool& threads) {
+  CHECK(precision != Precision::kExact);
+  std::unique_ptr<QuantisedWeight> out(new QuantisedWeight(weight.rows(), weight.depth(), precision, weight.bias()));
+  RETURN_IF_ERROR(out->allocate());
+  out->fill(threads, [&](std::int64_t i, std::uint8_t* values, std::uint16_t* scales) {
+    static thread_local std::vector<float> wide;
+    wide.resize(static_cast<std::size_t>(weight.depth()));
+    widen_row(weight.row(i), weight.dtype(), weight.depth(), wide.data());
+    quantise_row(wide.data(), weight.depth(), out->format_, values, scales);
+  });
+  return out;
+}
+
+Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::pack(std::span<const QuantisedTensor> weights,
+                                                                     std::span<const TensorView> biases,
+                                                                     Precision precision, ThreadPool& threads) {
+  CHECK(precision != Precision::kExact);
+  const IntegerFormat format = integer_format(precision);
+  if (weights.empty()) return fail(Code::kInvalidArgument, "expected a weight, got none");
+  const std::int64_t depth = weights.front().depth;
+  std::vector<std::int64_t> ends;
+  std::int64_t rows = 0;
+  for (const QuantisedTensor& tensor : weights) {
+    RETURN_IF_ERROR(check_quantised(tensor, precision));
+    if (tensor.depth != depth)
+      return fail(Code::kInvalidArgument, "weights under each other: expected rows of {}, got {}", depth, tensor.depth);
+    ends.push_back(rows += tensor.values.shape[0]);
+  }
+  ASSIGN_OR_RETURN(std::vector<float> bias, join_biases(biases, rows));
+  std::unique_ptr<QuantisedWeight> out(new QuantisedWeight(rows, depth, precision, std::move(bias)));
+  RETURN_IF_ERROR(out->allocate());
+  const std::size_t row_bytes = static_cast<std::size_t>(format.row_bytes(depth)),
+                    scale_bytes = static_cast<std::size_t>(format.groups(depth)) * 2;
+  out->fill(threads, [&](std::int64_t i, std::uint8_t* values, std::uint16_t* scales) {
+    const auto part = static_cast<std::size_t>(std::ranges::upper_bound(ends, i) - ends.begin());
+    const auto row = static_cast<std::size_t>(i - (part == 0 ? 0 : ends[part - 1]));
+    std::memcpy(values, weights[part].values.bytes.data() + row * row_bytes, row_bytes);
+    std::memcpy(scales, weights[part].scales.bytes.data() + row * scale_bytes, scale_bytes);
+  });
+  return out;
+}
+
+float QuantisedWeight::at(std::int64_t output, std::int64_t input) const {
+  const std::int64_t p = output / kPanel, lane = output % kPanel, g = input / format_.group, k = input % format_.group;
+  const std::int64_t per_word = 32 / format_.bits;
+  const std::uint8_t* word = words(p, g) + (k / per_word * kPanel + lane) * 4;
+  return dequantised(word, scales(p, g) + lane, format_, k % per_word);
+}
+
+}  // namespace chiasm

@@ -1,0 +1,117 @@
+#include "tensor/precision.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+namespace chiasm {
+namespace {
+
+constexpr std::string_view kNames[] = {"exact", "int8", "int4"};
+
+constexpr std::uint32_t kSignless = 0x7FFFFFFF, kInfinity = 0x7F800000;
+
+// As bits, so that what is not a number is larger than every number.
+std::uint32_t size_bits(float x) { return std::bit_cast<std::uint32_t>(x) & kSignless; }
+
+// To the nearest integer, ties to even, of |x| below 2^22: what adding and taking away 1.5 * 2^23 leaves.
+std::int32_t nearest(float x) { return std::bit_cast<std::int32_t>(x + 12582912.0F) - 0x4B400000; }
+
+// The BF16 next to x away from zero: integers of a group that is divided by it fit their range.
+std::uint16_t bf16_away(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  const auto cut = static_cast<std::uint16_t>(bits >> 16);
+  return (bits & 0xFFFF) == 0 || cut == 0x7F7F ? cut : static_cast<std::uint16_t>(cut + 1);
+}
+
+}  // namespace
+
+std::string_view precision_name(Precision precision) { return kNames[static_cast<std::size_t>(precision)]; }
+
+Result<Precision> precision_from_name(std::string_view name) {
+  for (const Precision precision : {Precision::kExact, Precision::kInt8, Precision::kInt4})
+    if (name == precision_name(precision)) return precision;
+  return fail(Code::kInvalidArgument, "precision: expected exact, int8 or int4, got '{}'", name);
+}
+
+Status check_quantised(const QuantisedTensor& tensor, Precision precision) {
+  const IntegerFormat format = integer_format(precision);
+  const auto& values = tensor.values;
+  const auto& scales = tensor.scales;
+  const auto expect = [](const TensorView& view, DType dtype, std::int64_t cols, std::string_view what) -> Status {
+    ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count(view.shape, view.dtype));
+    if (view.dtype != dtype || view.shape.size() != 2 || view.shape[1] != cols || view.bytes.size() != bytes)
+      return fail(Code::kInvalidArgument, "a quantised weight's {}: expected {} rows of {}, got {} of shape {}", what,
+                  dtype_name(dtype), cols, dtype_name(view.dtype), shape_text(view.shape));
+    return {};
+  };
+  if (tensor.depth < 1) return fail(Code::kInvalidArgument, "a quantised weight of no inputs");
+  RETURN_IF_ERROR(expect(values, DType::kU8, format.row_bytes(tensor.depth), "integers"));
+  RETURN_IF_ERROR(expect(scales, DType::kBF16, format.groups(tensor.depth), "scales"));
+  if (values.shape[0] < 1 || values.shape[0] != scales.shape[0])
+    return fail(Code::kInvalidArgument, "a quantised weight of {} rows with {} rows of scales", values.shape[0],
+                scales.shape[0]);
+  return {};
+}
+
+void quantise_row(const float* weights, std::int64_t depth, const IntegerFormat& format, std::uint8_t* values,
+                  std::uint16_t* scales) {
+  constexpr std::int64_t kMost = 128;  // of a group
+  const auto low = static_cast<float>(format.bits == 8 ? -127 : -8),
+             high = static_cast<float>(format.bits == 8 ? 127 : 7);
+  for (std::int64_t g = 0; g < format.groups(depth); ++g) {
+    const float* from = weights + g * format.group;
+    const std::int64_t count = std::min(format.group, depth - g * format.group);
+    float group[kMost] = {};
+    std::memcpy(group, from, static_cast<std::size_t>(count) * sizeof(float));
+    std::uint32_t most = 0;
+    for (std::int64_t k = 0; k < kMost; ++k) most = std::max(most, size_bits(group[k]));
+    float largest = std::bit_cast<float>(most);
+    if (format.bits == 4) {  // -8 has no +8 beside it: the largest takes it
+      bool negative = false;
+      for (std::int64_t k = 0; k < count; ++k) negative |= size_bits(group[k]) == most && std::signbit(group[k]);
+      largest = negative ? largest : -largest;
+    }
+    const std::uint16_t scale = most >= kInfinity ? static_cast<std::uint16_t>(most >> 16 | (most & 0xFFFF ? 1 : 0))
+                                                  : bf16_away(largest / (format.bits == 8 ? 127.0F : 8.0F));
+    scales[g] = scale;
+    const float inverse = 1.0F / bf16_to_f32(scale);
+    const bool usable = most < kInfinity && std::isfinite(inverse);
+    if (!usable && most < kInfinity) scales[g] = 0;  // too small to divide by
+    std::uint8_t integers[kMost];
+    for (std::int64_t k = 0; k < kMost; ++k) {
+      const float x = usable ? group[k] * inverse : 0.0F;
+      integers[k] = static_cast<std::uint8_t>(nearest(std::min(std::max(x, low), high)) + format.bias());
+    }
+    std::uint8_t* to = values + g * format.group_bytes();
+    if (format.bits == 8) {
+      std::memcpy(to, integers, static_cast<std::size_t>(format.group));
+    } else {
+      for (std::int64_t word = 0; word < format.group / 8; ++word)
+        for (std::int64_t j = 0; j < 4; ++j)
+          to[4 * word + j] = static_cast<std::uint8_t>(integers[8 * word + j] | integers[8 * word + 4 + j] << 4);
+    }
+  }
+}
+
+float dequantised(const std::uint8_t* values, const std::uint16_t* scales, const IntegerFormat& format,
+                  std::int64_t k) {
+  const std::int32_t integer = format.bits == 8 ? values[k] : values[k / 8 * 4 + k % 4] >> (k % 8 < 4 ? 0 : 4) & 0xF;
+  return static_cast<float>(integer - format.bias()) * bf16_to_f32(scales[k / format.group]);
+}
+
+float quantise_activations(const float* x, std::int64_t count, std::int8_t* values) {
+  std::uint32_t most = 0;
+  for (std::int64_t k = 0; k < count; ++k) most = std::max(most, size_bits(x[k]));
+  const auto largest = std::bit_cast<float>(most);
+  if (largest < kLeastActivation || most >= kInfinity) {
+    std::fill_n(values, count, std::int8_t{0});
+    return most >= kInfinity ? std::bit_cast<float>(0x7FC00000U) : 0.0F;
+  }
+  const float inverse = 127.0F / largest;
+  for (std::int64_t k = 0; k < count; ++k) values[k] = static_cast<std::int8_t>(nearest(x[k] * inverse));
+  return largest / 127.0F;
+}
+
+}  // namespace chiasm

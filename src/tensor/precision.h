@@ -1,0 +1,59 @@
+// What a weight's matrix is computed with: as the checkpoint has it, or as small integers with a scale for each group
+// of inputs; and the rules of that rounding, which every Ops keeps to (docs/adr/0012-precision.md).
+//
+// A quantised matrix [N, K] is two: bytes of unsigned integers, and BF16 scales [N, groups]. K is filled up to whole
+// groups with zeros. weight = (integer - bias) * scale. A row is read in words of four bytes: 4 int8 inputs, or 8 int4
+// ones of which byte j holds input j in its low half and input 4 + j in its high half.
+// Activations are rounded to integers in [-127, 127], a scale for each row and group. Thread contract: pure functions.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "base/result.h"
+#include "tensor/tensor.h"
+
+namespace chiasm {
+
+enum class Precision : std::uint8_t { kExact, kInt8, kInt4 };
+
+std::string_view precision_name(Precision precision);  // "exact", "int8", "int4"
+Result<Precision> precision_from_name(std::string_view name);
+
+struct IntegerFormat {
+  std::int64_t bits = 8, group = 128;
+  std::int32_t bias() const { return 1 << (bits - 1); }
+  std::int64_t groups(std::int64_t depth) const { return (depth + group - 1) / group; }
+  std::int64_t group_bytes() const { return group * bits / 8; }
+  std::int64_t row_bytes(std::int64_t depth) const { return groups(depth) * group_bytes(); }
+};
+
+// Of int8 and int4.
+constexpr IntegerFormat integer_format(Precision precision) {
+  return precision == Precision::kInt4 ? IntegerFormat{.bits = 4, .group = 32} : IntegerFormat{};
+}
+
+// A tensor [N, K] (later dimensions flattened) as quantise_row() makes it: values U8 [N, row_bytes], scales BF16
+// [N, groups].
+struct QuantisedTensor {
+  TensorView values, scales;
+  std::int64_t depth = 0;  // K
+};
+// Errors: a shape or dtype that is not the precision's, no rows.
+Status check_quantised(const QuantisedTensor& tensor, Precision precision);
+
+// One row of `depth` weights. Int8: the largest of a group becomes +-127 at most; int4: it becomes -8.
+// A group with a weight that is not finite gets a scale that is not.
+void quantise_row(const float* weights, std::int64_t depth, const IntegerFormat& format, std::uint8_t* values,
+                  std::uint16_t* scales);
+
+// Weight k of such a row.
+float dequantised(const std::uint8_t* values, const std::uint16_t* scales, const IntegerFormat& format, std::int64_t k);
+
+// `count` activations of one group: integers, and the scale. Values too small for a scale are zeros; where one is not
+// finite, the scale is not.
+float quantise_activations(const float* x, std::int64_t count, std::int8_t* values);
+// Below this a group's largest value has no reciprocal worth having.
+inline constexpr float kLeastActivation = 1e-30F;
+
+}  // namespace chiasm
