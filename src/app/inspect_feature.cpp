@@ -24,6 +24,7 @@ int inspect_feature(const std::filesystem::path& file, const InspectOptions& opt
     out["image_digest"] = meta.image_digest.hex();
     out["grid_thw"] = meta.grid_thw;
     out["model"] = meta.model;
+    if (!meta.arithmetic.empty()) out["arithmetic"] = meta.arithmetic;
     out["dtype"] = dtype_name(meta.dtype);
     out["bytes"] = size;
     out["rows"] = s.rows;
@@ -40,6 +41,7 @@ int inspect_feature(const std::filesystem::path& file, const InspectOptions& opt
   console.line("{}: a feature of {} rows of {} values, {}, {}", console.strong(file.string()), s.rows, s.width,
                dtype_name(meta.dtype), readable_bytes(static_cast<double>(size)));
   console.line("model              {}", meta.model);
+  if (!meta.arithmetic.empty()) console.line("arithmetic         {}", meta.arithmetic);
   console.line("grid_thw           {} x {} x {} patches", meta.grid_thw[0], meta.grid_thw[1], meta.grid_thw[2]);
   console.line("feature_id         {}", meta.id.hex());
   console.line("vision_digest      {}", meta.vision_digest.hex());

@@ -92,6 +92,7 @@ std::vector<MetaDifference> differences(const FeatureMeta& a, const FeatureMeta&
   add("image_digest", a.image_digest.hex(), b.image_digest.hex());
   add("grid_thw", grid(a), grid(b));
   add("model", a.model, b.model);
+  add("arithmetic", a.arithmetic, b.arithmetic);
   add("dtype", std::string(dtype_name(a.dtype)), std::string(dtype_name(b.dtype)));
   return out;
 }

@@ -91,13 +91,15 @@ TEST(Differences, NamesTheFields) {
   FeatureMeta b = a;
   b.image_digest = digest_of(bytes_of("other"));
   b.grid_thw = {2, 4, 6};
+  b.arithmetic = "BF16";
   b.dtype = DType::kF16;
   const auto found = differences(a, b);
-  ASSERT_EQ(found.size(), 3U);
+  ASSERT_EQ(found.size(), 4U);
   EXPECT_EQ(found[0].field, "image_digest");
   EXPECT_EQ(found[1].a, "1,4,6");
   EXPECT_EQ(found[1].b, "2,4,6");
-  EXPECT_EQ(found[2].b, "F16");
+  EXPECT_EQ(found[2].field, "arithmetic");
+  EXPECT_EQ(found[3].b, "F16");
 }
 
 }  // namespace

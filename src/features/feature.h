@@ -60,6 +60,9 @@ struct FeatureMeta {
   std::array<std::int64_t, 3> grid_thw{};  // in patches, before merging
   std::string model;                       // informative: digests decide
   DType dtype = DType::kF32;               // what the rows are rounded to, and stored as: F32, F16 or BF16
+  // Informative: what the encoder computed in, "F32" or "BF16". Empty where the file does not say. It is not in the id:
+  // docs/adr/0006-feature-identity.md.
+  std::string arithmetic;
 
   bool operator==(const FeatureMeta&) const = default;
 };

@@ -110,6 +110,12 @@ FeatureFileResult<FeatureMeta> parse_meta(const Metadata& fields, DType stored, 
     return bad(FeatureFault::kCorrupt, source, "metadata field 'model': {} bytes, the limit is {}", model->size(),
                kMaxModelName);
   meta.model = *model;
+  if (const std::string* arithmetic = find("arithmetic")) {
+    if (arithmetic->size() > kMaxModelName)
+      return bad(FeatureFault::kCorrupt, source, "metadata field 'arithmetic': {} bytes, the limit is {}",
+                 arithmetic->size(), kMaxModelName);
+    meta.arithmetic = *arithmetic;
+  }
   if (*dtype != dtype_name(stored))
     return bad(FeatureFault::kCorrupt, source, "metadata field 'dtype' is '{}', the tensor's type is {}", *dtype,
                dtype_name(stored));
@@ -233,6 +239,9 @@ Result<std::vector<std::byte>> serialize_checked(const Feature& feature, DType d
                 dtype_name(meta.dtype), dtype_name(dtype));
   if (meta.model.size() > kMaxModelName)
     return fail(Code::kInvalidArgument, "model name of {} bytes, the limit is {}", meta.model.size(), kMaxModelName);
+  if (meta.arithmetic.size() > kMaxModelName)
+    return fail(Code::kInvalidArgument, "arithmetic of {} bytes, the limit is {}", meta.arithmetic.size(),
+                kMaxModelName);
   RETURN_IF_ERROR(check_rows(meta, feature.rows.view(), 0, 0));
   std::vector<std::uint16_t> halves;
   ASSIGN_OR_RETURN(const auto payload, encode_rows(feature.rows, dtype, halves));
@@ -245,6 +254,7 @@ Result<std::vector<std::byte>> serialize_checked(const Feature& feature, DType d
                   {"model", meta.model},
                   {"dtype", std::string(dtype_name(dtype))},
                   {"xxh3", payload_checksum(payload)}};
+  if (!meta.arithmetic.empty()) fields["arithmetic"] = meta.arithmetic;
   fields["xxh3_metadata"] = metadata_checksum(fields);
   const NamedTensor tensor{std::string(kFeatureTensor), {dtype, {feature.rows.rows(), feature.rows.cols()}, payload}};
   ASSIGN_OR_RETURN(const std::string header, safetensors_header({&tensor, 1}, fields));

@@ -6,6 +6,7 @@
 //   grid_thw           "1,16,20"
 //   model              informative
 //   dtype              "F32", "F16" or "BF16": the tensor's
+//   arithmetic         informative, may be absent: what the encoder computed in
 //   xxh3               XXH3-64 of the tensor's bytes, 16 hex digits
 //   xxh3_metadata      XXH3-64 of key NUL value NUL of every other entry, in byte order of the keys
 //

@@ -31,6 +31,7 @@ TEST(FeatureFile, RoundTripIsExact) {
   feature.rows.data()[1] = std::numeric_limits<float>::denorm_min();
   feature.rows.data()[2] = std::numeric_limits<float>::max();
   feature.meta.model = "dir/模型 \"2B\"\n";
+  feature.meta.arithmetic = "BF16";
   const auto bytes = serialize_feature(feature, DType::kF32).value();
   const auto back = parse_feature(bytes, "sample").value();
   EXPECT_EQ(back.meta, feature.meta);
@@ -93,6 +94,9 @@ TEST(FeatureFile, WritersRefuseWhatReadersWould) {
   EXPECT_FALSE(serialize_feature(feature, DType::kF32).has_value());
   feature.meta.model = std::string(257, 'x');
   EXPECT_FALSE(serialize_feature(feature, DType::kF32).has_value());
+  feature = sample_feature(1);
+  feature.meta.arithmetic = std::string(257, 'x');
+  EXPECT_FALSE(serialize_feature(feature, DType::kF32).has_value());
 }
 
 TEST(FeatureFile, NoTruncationParses) {
@@ -130,6 +134,9 @@ TEST(FeatureFile, FieldsThatAreWrongThoughChecksumsHold) {
     return rebuild(bytes, [&](Metadata& m, NamedTensor&) { m[std::string(key)] = value; });
   };
   ASSERT_TRUE(parse_feature(with("model", "other"), "sample").has_value());
+  EXPECT_EQ(parse_feature(with("arithmetic", "BF16"), "sample").value().meta.arithmetic, "BF16");
+  EXPECT_EQ(parse_feature(bytes, "sample").value().meta.arithmetic, "");  // absent in earlier files
+  EXPECT_EQ(fault_of_bytes(with("arithmetic", std::string(257, 'a'))), FeatureFault::kCorrupt);
   ASSERT_TRUE(parse_feature(with("note", "fields of later writers are allowed"), "sample").has_value());
   for (const auto& key : {"feature_id", "vision_digest", "preprocess_digest", "image_digest", "grid_thw", "model",
                           "dtype", "xxh3", "xxh3_metadata"}) {

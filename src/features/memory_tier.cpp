@@ -6,7 +6,8 @@ namespace chiasm {
 
 std::uint64_t MemoryTier::cost(const Feature& feature) {
   constexpr std::uint64_t kBookkeeping = 512;  // metadata, list and table nodes
-  return static_cast<std::uint64_t>(feature.rows.size()) * sizeof(float) + feature.meta.model.size() + kBookkeeping;
+  return static_cast<std::uint64_t>(feature.rows.size()) * sizeof(float) + feature.meta.model.size() +
+         feature.meta.arithmetic.size() + kBookkeeping;
 }
 
 std::shared_ptr<const Feature> MemoryTier::get(const FeatureId& id) {

@@ -112,6 +112,7 @@ std::string describe(const SeenPicture& seen) {
   out["width"] = seen.feature->rows.cols();
   out["dtype"] = dtype_name(meta.dtype);
   out["model"] = meta.model;
+  if (!meta.arithmetic.empty()) out["arithmetic"] = meta.arithmetic;
   out["source"] = source_name(seen.source);
   out["ms"] = {{"decode", rounded(seen.times.decode_ms)},
                {"resize", rounded(seen.times.resize_ms)},

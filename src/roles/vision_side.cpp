@@ -110,7 +110,9 @@ Result<Feature> VisionSide::encode(const FeatureKey& key, PictureFiles files, co
     return tl::unexpected(Error{bad ? Code::kInvalidArgument : code, std::move(picture).error().message});
   }
   times = picture->times;
-  return make_feature(key, {picture->grid.t, picture->grid.h, picture->grid.w}, name_, std::move(picture->rows));
+  Feature out = make_feature(key, {picture->grid.t, picture->grid.h, picture->grid.w}, name_, std::move(picture->rows));
+  out.meta.arithmetic = dtype_name((*loaded)->ops->activations());
+  return out;
 }
 
 Result<SeenPicture> VisionSide::find(const FeatureId& id, std::string_view tenant) {

@@ -45,6 +45,7 @@ TEST_F(VisionSideTest, BoundsAndTenantsHaveFeaturesOfTheirOwn) {
   const PixelBounds small{.min_pixels = 784, .max_pixels = 20 * 784};
   const SeenPicture usual = must(side->look(picture_)), less = must(side->look(picture_, {.bounds = small}));
   EXPECT_EQ(less.source, Source::kEncoded);
+  EXPECT_EQ(usual.feature->meta.arithmetic, "F32");  // this side computes on the CPU
   EXPECT_LE(less.feature->rows.rows(), 20);
   EXPECT_GT(usual.feature->rows.rows(), 20);
   EXPECT_EQ(must(side->look(picture_, {.bounds = small})).source, Source::kMemory);
