@@ -158,7 +158,7 @@ void print_answer(Console& console, const Tokenizer& tokenizer, const std::strin
 Result<std::vector<LookedAt>> look_at_all(const std::filesystem::path& model, const Options& options,
                                           const FrameLists& frames, ThreadPool& threads, Console& console) {
   ASSIGN_OR_RETURN(const VisionSideOptions side_options,
-                   vision_options(model, options.model.device, options.pictures, console));
+                   vision_options(model, vision_device_of(options.model), options.pictures, console));
   console.progress("reading the configuration and the vision digest");
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> side, VisionSide::open(side_options, threads));
   std::vector<PictureInput> inputs = inputs_of(options.images, options.videos, frames);
@@ -256,6 +256,7 @@ Command add_ask(CLI::App& program, const FrameLists& frames) {
   CLI::App* app = program.add_subcommand("ask", "Answer questions about pictures or a video");
   app->footer(kFooter);
   add_model_option(*app, options->model);
+  add_vision_device_option(*app, options->model);
   app->add_option("-i,--image", options->images, "A picture: JPEG, PNG, WebP, GIF or BMP. Again for more")
       ->type_name("PICTURE")
       ->allow_extra_args(false);

@@ -122,7 +122,7 @@ Result<Tally> replay_all(const std::vector<EvalItem>& items, const std::filesyst
   if (!pictures.features) pictures.features = "none";
   ThreadPool threads(options.threads);
   ASSIGN_OR_RETURN(const VisionSideOptions side_options,
-                   vision_options(model, options.model.device, pictures, console));
+                   vision_options(model, vision_device_of(options.model), pictures, console));
   console.progress("reading the configuration and the vision digest");
   ASSIGN_OR_RETURN(const std::unique_ptr<VisionSide> vision, VisionSide::open(side_options, threads));
   LanguageSideOptions language_options;
@@ -215,6 +215,7 @@ Command add_eval(CLI::App& program) {
   CLI::App* app = program.add_subcommand("eval", "Replay questions with known answers, count the exact ones");
   app->footer(kFooter);
   add_model_option(*app, options->model);
+  add_vision_device_option(*app, options->model);
   app->add_option("--data", options->data, "Evaluation folder (default: MODEL/eval)")->type_name("DIR");
   app->add_flag("--wrong", options->wrong, "Show every wrong answer");
   add_picture_options(*app, options->pictures, "none");

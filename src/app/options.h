@@ -23,9 +23,14 @@ class Console;
 struct ModelOption {
   std::string given;            // with -m or by CHIASM_MODEL
   std::string device = "auto";  // where it computes: devices.h
+  std::string vision_device;    // where the vision encoder does, for programs that have both; empty: there too
 };
 // -m and --device.
 void add_model_option(CLI::App& app, ModelOption& option);
+// --vision-device.
+void add_vision_device_option(CLI::App& app, ModelOption& option);
+// Where the vision encoder computes.
+const std::string& vision_device_of(const ModelOption& option);
 
 // -m, else CHIASM_MODEL, else the demo model beside the program. kNotFound, naming the three, where it is no folder.
 Result<std::filesystem::path> model_folder(const ModelOption& option);

@@ -56,7 +56,7 @@ int run(const Options& options, Console& console) {
 
     console.be_quiet();  // progress lines are for terminals; servers log
     ASSIGN_OR_RETURN(VisionSideOptions vision_side_options,
-                     vision_options(model, options.model.device, options.pictures, console));
+                     vision_options(model, vision_device_of(options.model), options.pictures, console));
     apply(options.vision, vision_side_options);
     vision_side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     vision_side_options.on_load = nullptr;
@@ -105,6 +105,7 @@ int run_serve(int argc, char** argv) {
       [&](CLI::App& app) {
         app.footer(kFooter);
         add_model_option(app, options.model);
+        add_vision_device_option(app, options.model);
         add_server_options(app, options.server, "127.0.0.1:8080");
         add_language_options(app, options.language);
         add_picture_options(app, options.pictures, "$XDG_CACHE_HOME/chiasm/features");
