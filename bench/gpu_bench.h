@@ -1,0 +1,52 @@
+// What the parts of chiasm_gpu_bench share: errors end the program, times are medians, a row is one JSON object a line.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/result.h"
+#include "base/thread_pool.h"
+#include "kernels/ops.h"
+
+namespace chiasm::bench {
+
+template <class T>
+T must(Result<T> result) {
+  if (!result) {
+    fmt::print(stderr, "gpu_bench: {}\n", result.error().message);
+    std::exit(1);
+  }
+  return *std::move(result);
+}
+inline void must(const Status& status) {
+  if (status) return;
+  fmt::print(stderr, "gpu_bench: {}\n", status.error().message);
+  std::exit(1);
+}
+
+struct Times {
+  double median = 0, low = 0, high = 0;
+};
+Times times_of(int warmups, int samples, const std::function<void()>& body);
+// `more`: further members, each with a comma before it.
+void report(const std::string& name, const Times& times, const std::string& more = "");
+
+// Five questions about one picture of 1024 image tokens, 16 new tokens each: from their features, and from pixels.
+// `tokenizer`: a folder with one, which turns ids into text; what it says does not matter.
+struct Folders {
+  std::filesystem::path vision, language, tokenizer;
+};
+void five_questions(const Folders& folders, const std::string& name, const Ops& ops, int samples);
+
+// `clients` that send the same picture file over and over: pictures a second, and what share of the time the encoder
+// ran, which is all of it where decoding keeps up.
+void picture_stream(const std::filesystem::path& vision, const std::filesystem::path& picture, int clients,
+                    const Ops& ops, ThreadPool& threads);
+
+}  // namespace chiasm::bench
