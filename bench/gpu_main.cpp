@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/stopwatch.h"
+#include "gpu_bench.h"
 #include "kernels/devices.h"
 #include "models/language_model.h"
 #include "models/vision_model.h"
@@ -24,11 +25,7 @@
 #include "tensor/npy.h"
 
 namespace chiasm::bench {
-namespace {
 
-struct Times {
-  double median = 0, low = 0, high = 0;
-};
 Times times_of(int warmups, int samples, const std::function<void()>& body) {
   std::vector<double> ms;
   for (int i = 0; i < warmups + samples; ++i) {
@@ -40,11 +37,13 @@ Times times_of(int warmups, int samples, const std::function<void()>& body) {
   return {ms[ms.size() / 2], ms.front(), ms.back()};
 }
 
-void report(const std::string& name, const Times& times, const std::string& more = "") {
+void report(const std::string& name, const Times& times, const std::string& more) {
   fmt::print("{{\"name\": \"{}\", \"ms\": {:.3f}, \"low\": {:.3f}, \"high\": {:.3f}{}}}\n", name, times.median,
              times.low, times.high, more);
   std::fflush(stdout);
 }
+
+namespace {
 
 // What is timed, beside the checkpoints.
 struct Sizes {
@@ -155,7 +154,7 @@ void check(const std::filesystem::path& vision_dir, const std::filesystem::path&
 
 int run(int argc, char** argv) {
   CLI::App app("Times vision, prefill and decode of checkpoints on a device.");
-  std::string device = "cuda:0", vision_dir, check_dir;
+  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture;
   std::vector<std::string> models;
   Sizes sizes;
   int threads = 0;
@@ -168,10 +167,15 @@ int run(int argc, char** argv) {
   app.add_option("--sequences", sizes.sequences, "that decode together");
   app.add_option("--threads", threads, "of the host");
   app.add_option("--check", check_dir, "instead: features and logits of what stands in this folder, for gpu_bench.py");
+  app.add_option("--tokenizer", tokenizer, "a folder with one: times five questions about a picture too");
+  app.add_option("--picture", picture, "a file: times 8 clients that send it too");
   CLI11_PARSE(app, argc, argv);
   ThreadPool pool(threads);
   const auto ops = must(make_ops(device, pool));
-  if (check_dir.empty() && !vision_dir.empty()) vision(vision_dir, *ops, sizes);
+  if (check_dir.empty() && !vision_dir.empty()) {
+    vision(vision_dir, *ops, sizes);
+    if (!picture.empty()) picture_stream(vision_dir, picture, 8, *ops, pool);
+  }
   for (const std::string& model : models) {
     const std::size_t at = model.find('=');
     if (at == std::string::npos) {
@@ -183,6 +187,8 @@ int run(int argc, char** argv) {
       continue;
     }
     language(model.substr(at + 1), model.substr(0, at), *ops, sizes);
+    if (!tokenizer.empty() && !vision_dir.empty())
+      five_questions({vision_dir, model.substr(at + 1), tokenizer}, model.substr(0, at), *ops, sizes.samples);
   }
   return 0;
 }

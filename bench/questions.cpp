@@ -91,7 +91,8 @@ std::vector<Row> disk_rows(const Model& model, const Settings& settings) {
     id = feature.meta.id;
     must(DiskTier({.dir = dir}).put(feature));
   }
-  Row row{.group = "questions, " + label(model, settings.precision), .name = fmt::format("features of {} rows from disk", rows)};
+  Row row{.group = "questions, " + label(model, settings.precision),
+          .name = fmt::format("features of {} rows from disk", rows)};
   row.threads = 1;
   row.gbytes = 4e-9 * d(rows * config.text.hidden_size);
   bool found = true;

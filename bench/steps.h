@@ -4,32 +4,14 @@
 
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <vector>
 
-#include <fmt/format.h>
-
 #include "kernels/ops.h"
 #include "models/language_model.h"
+#include "must.h"
 
 namespace chiasm::bench {
-
-// The benchmark's own inputs: an error ends the case, with its message.
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    fmt::print(stderr, "bench: {}\n", result.error().message);
-    std::_Exit(1);
-  }
-  return *std::move(result);
-}
-inline void must(const Status& status) {
-  if (status) return;
-  fmt::print(stderr, "bench: {}\n", status.error().message);
-  std::_Exit(1);
-}
 
 // Wide as it is high where possible: patches = h * w with both sides multiples of the merge size.
 inline Grid grid_for(std::int64_t patches, std::int64_t merge) {

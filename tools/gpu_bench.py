@@ -141,6 +141,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, required=True)
     parser.add_argument("--shapes", default="2b,7b")
     parser.add_argument("--samples", type=int, default=15)
+    parser.add_argument("--demo", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parents[1] / "models" / "toytown",
+                        help="a checkpoint with a tokenizer and eval/scene-16.png, for the rows that go through the engine")
     parser.add_argument("--keep", action="store_true", help="leave the checkpoints")
     parser.add_argument("--skip-tests", action="store_true")
     parser.add_argument("--skip-reference", action="store_true")
@@ -162,7 +164,9 @@ def main():
         folder = a.work / shape
         checkpoint(shape, folder)
         torch.cuda.empty_cache()
-        command = [str(bench), "--language", f"{shape}={folder}", "--samples", str(a.samples)] + (["--vision", str(folder)] if i == 0 else [])
+        command = [str(bench), "--language", f"{shape}={folder}", "--samples", str(a.samples)]
+        if i == 0:
+            command += ["--vision", str(folder), "--tokenizer", str(a.demo), "--picture", str(a.demo / "eval" / "scene-16.png")]
         for line in subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines():
             row = json.loads(line)
             result["ours"][row.pop("name")] = row
@@ -185,6 +189,8 @@ def main():
         theirs = result["reference"].get(name)
         ratio = f"  transformers {theirs['ms']:9.3f} ms  ratio {theirs['ms'] / ours['ms']:.2f}" if theirs else ""
         speed = f"  {ours['tokens_per_s']:.0f} tok/s" if "tokens_per_s" in ours else ""
+        if "encoder_busy" in ours:
+            speed = f"  {ours['pictures_per_s']:.0f} pictures/s, the encoder runs {100 * ours['encoder_busy']:.0f} % of the time"
         print(f"{name:44} {ours['ms']:9.3f} ms ({ours['low']:.3f} to {ours['high']:.3f}){speed}{ratio}")
 
 

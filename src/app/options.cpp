@@ -42,6 +42,14 @@ CLI::Validator known_precision() {
           ""};
 }
 
+CLI::Validator is_device() {
+  return {[](std::string& text) {
+            const Status status = check_device(text);
+            return status ? std::string() : status.error().message;
+          },
+          ""};
+}
+
 }  // namespace
 
 std::optional<Precision> ModelOption::language() const {
@@ -63,12 +71,7 @@ void add_model_option(CLI::App& app, ModelOption& option) {
   app.add_option("--device", option.device,
                  "Where to compute: cpu, cuda:N (a card), or auto: the first card if there is one\n(default: auto)")
       ->type_name("DEVICE")
-      ->check(CLI::Validator(
-          [](std::string& text) {
-            const Status status = check_device(text);
-            return status ? std::string() : status.error().message;
-          },
-          ""));
+      ->check(is_device());
   app.add_option(
          "--precision", option.precision,
          "What to multiply matrices in, on the CPU: exact (as the checkpoint has them), int8 (half\nthe memory), or "
@@ -81,6 +84,17 @@ void add_model_option(CLI::App& app, ModelOption& option) {
                  "(default: --precision)")
       ->type_name("exact|int8")
       ->check(known_precision());
+}
+
+void add_vision_device_option(CLI::App& app, ModelOption& option) {
+  app.add_option("--vision-device", option.vision_device,
+                 "Where the vision encoder computes, if not where --device says")
+      ->type_name("DEVICE")
+      ->check(is_device());
+}
+
+const std::string& vision_device_of(const ModelOption& option) {
+  return option.vision_device.empty() ? option.device : option.vision_device;
 }
 
 Result<fs::path> checkpoint_folder(const std::string& path) {

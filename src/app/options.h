@@ -25,6 +25,7 @@ struct ModelOption {
   std::string given;            // with -m or by CHIASM_MODEL
   std::string device = "auto";  // where it computes: devices.h
   std::string precision, vision_precision;
+  std::string vision_device;  // where the vision encoder does, for programs that have both; empty: there too
 
   // Of the language model's matrices and of the vision encoder's; none: as they are stored.
   std::optional<Precision> language() const;
@@ -32,6 +33,10 @@ struct ModelOption {
 };
 // -m, --device, --precision and --vision-precision.
 void add_model_option(CLI::App& app, ModelOption& option);
+// --vision-device.
+void add_vision_device_option(CLI::App& app, ModelOption& option);
+// Where the vision encoder computes.
+const std::string& vision_device_of(const ModelOption& option);
 
 // -m, else CHIASM_MODEL, else the demo model beside the program. kNotFound, naming the three, where it is no folder.
 Result<std::filesystem::path> model_folder(const ModelOption& option);

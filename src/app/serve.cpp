@@ -108,6 +108,7 @@ int run_serve(int argc, char** argv) {
       [&](CLI::App& app) {
         app.footer(kFooter);
         add_model_option(app, options.model);
+        add_vision_device_option(app, options.model);
         add_server_options(app, options.server, "127.0.0.1:8080");
         add_language_options(app, options.language);
         add_picture_options(app, options.pictures, "$XDG_CACHE_HOME/chiasm/features");

@@ -8,7 +8,7 @@ Result<VisionSideOptions> vision_options(const std::filesystem::path& model, con
                                          const PictureOptions& options, Console& console) {
   VisionSideOptions out;
   out.model = model;
-  out.device = option.device;
+  out.device = vision_device_of(option);
   out.precision = option.vision();
   ASSIGN_OR_RETURN(out.features, features_folder(options));
   if (!out.features && !options.features)

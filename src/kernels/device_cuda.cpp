@@ -72,6 +72,20 @@ cudaStream_t CudaDevice::stream() const {
   return stream_;
 }
 
+std::uint64_t CudaDevice::free_memory() const {
+  std::size_t free = 0, total = 0;
+  const cudaStream_t on = stream();
+  note(cudaStreamSynchronize(on), "a kernel");  // what was freed in its order is free
+  note(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  cudaMemPool_t pool = nullptr;
+  std::uint64_t reserved = 0, used = 0;
+  note(cudaDeviceGetDefaultMemPool(&pool, index_), "cudaDeviceGetDefaultMemPool");
+  if (pool == nullptr) return free;
+  note(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrReservedMemCurrent, &reserved), "cudaMemPoolGetAttribute");
+  note(cudaMemPoolGetAttribute(pool, cudaMemPoolAttrUsedMemCurrent, &used), "cudaMemPoolGetAttribute");
+  return free + (reserved > used ? reserved - used : 0);
+}
+
 Status CudaDevice::out_of_memory(std::uint64_t bytes) const {
   std::size_t free = 0, total = 0;
   cudaMemGetInfo(&free, &total);

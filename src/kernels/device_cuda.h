@@ -38,6 +38,9 @@ class CudaDevice {
   void free(std::byte* data) const;
   Result<Buffer> allocate(std::int64_t rows, std::int64_t cols, DType dtype) const;
 
+  // What allocate() could still give: the card's free memory and what the stream's pool keeps of what was freed.
+  std::uint64_t free_memory() const;
+
   // Keeps the first error, for status().
   void note(cudaError_t error, const char* what) const;
   void note(std::string what) const;

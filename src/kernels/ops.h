@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -177,6 +178,8 @@ class Ops {
                                                                   Precision precision) const;
   virtual Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const = 0;
   virtual std::uint64_t kv_block_bytes(const KvShape& shape) const;  // of one block in all layers
+  // Bytes that are free where make_kv_pool takes all of a pool at once; none where a pool takes memory as it is used.
+  virtual std::optional<std::uint64_t> free_for_kv() const { return std::nullopt; }
   // For a pool of this shape and queries of `heads` heads.
   virtual Result<std::unique_ptr<const StepRows>> make_step(std::span<const SequenceRows> sequences, std::int64_t heads,
                                                             const KvShape& shape) const;

@@ -111,6 +111,7 @@ class CudaOps final : public Ops {
     return CudaKvPool::make(*device_, shape);
   }
   std::uint64_t kv_block_bytes(const KvShape& shape) const override { return Ops::kv_block_bytes(shape) / 2; }
+  std::optional<std::uint64_t> free_for_kv() const override { return device_->free_memory(); }
 
   Result<std::unique_ptr<const StepRows>> make_step(std::span<const SequenceRows> sequences, std::int64_t heads,
                                                     const KvShape& shape) const override {

@@ -46,6 +46,35 @@ struct CancelAll {
   }
 };
 
+Result<std::unique_ptr<KvPool>> make_pool(const LanguageModel& model, const Ops& ops, const EngineOptions& options) {
+  const std::uint64_t block = ops.kv_block_bytes(model.kv_shape(1));
+  const auto longest = static_cast<std::uint64_t>(kv_blocks_for(model.config().max_position_embeddings));
+  // Never more than every sequence at its full length could use.
+  const std::uint64_t useful = longest * (static_cast<std::uint64_t>(options.max_sequences) + 1);
+  const auto make = [&](std::uint64_t blocks) {
+    return ops.make_kv_pool(model.kv_shape(static_cast<std::int64_t>(std::min(blocks, useful))));
+  };
+  if (options.kv_bytes != 0) {
+    if (options.kv_bytes / block == 0)
+      return fail(Code::kInvalidArgument,
+                  "kv_bytes: expected at least the {} bytes of a KV block of this model, got {}", block,
+                  options.kv_bytes);
+    return make(options.kv_bytes / block);
+  }
+  if (const auto free = ops.free_for_kv()) {
+    // A quarter is left to what a step, or a vision encoder on the same card, takes. Another process may be quicker.
+    std::uint64_t blocks = std::clamp<std::uint64_t>(*free / 4 * 3 / block, 1, useful);
+    auto pool = make(blocks);
+    while (!pool && pool.error().code == Code::kResourceExhausted && blocks > 1) pool = make(blocks /= 2);
+    return pool;
+  }
+  // The longest sequence and a beginning that others share: a block of it that is not full is there twice.
+  const std::uint64_t usual = std::max<std::uint64_t>(1, kUsualPool / block), wanted = std::max(usual, longest + 1);
+  auto pool = make(wanted);
+  if (!pool && usual < wanted) pool = make(usual);  // a system that counts address space
+  return pool;
+}
+
 }  // namespace
 
 Engine::Engine(const LanguageModel& model, const Tokenizer& tokenizer, const EngineOptions& options,
@@ -73,24 +102,8 @@ Result<std::unique_ptr<Engine>> Engine::create(const LanguageModel& model, const
     return fail(Code::kInvalidArgument, "stall_ms: expected 0 or more, got {}", options.stall_ms);
   if (options.max_waiting < 1)
     return fail(Code::kInvalidArgument, "max_waiting: expected at least 1, got {}", options.max_waiting);
-  const std::uint64_t block = ops.kv_block_bytes(model.kv_shape(1));
-  const auto longest = static_cast<std::uint64_t>(kv_blocks_for(model.config().max_position_embeddings));
-  // Never more than every sequence at its full length could use.
-  const std::uint64_t useful = longest * (static_cast<std::uint64_t>(options.max_sequences) + 1);
-  // The longest sequence and a beginning that others share: a block of it that is not full is there twice.
-  const bool automatic = options.kv_bytes == 0;
-  const std::uint64_t usual = std::max<std::uint64_t>(1, kUsualPool / block);
-  const std::uint64_t wanted = automatic ? std::max(usual, longest + 1) : options.kv_bytes / block;
-  if (wanted == 0)
-    return fail(Code::kInvalidArgument, "kv_bytes: expected at least the {} bytes of a KV block of this model, got {}",
-                block, options.kv_bytes);
-  const auto make = [&](std::uint64_t blocks) {
-    return ops.make_kv_pool(model.kv_shape(static_cast<std::int64_t>(std::min(blocks, useful))));
-  };
-  auto pool = make(wanted);
-  if (!pool && automatic && usual < wanted) pool = make(usual);  // a system that counts address space
-  if (!pool) return tl::unexpected(std::move(pool).error());
-  return std::unique_ptr<Engine>(new Engine(model, tokenizer, options, std::move(*pool), ops));
+  ASSIGN_OR_RETURN(std::unique_ptr<KvPool> pool, make_pool(model, ops, options));
+  return std::unique_ptr<Engine>(new Engine(model, tokenizer, options, std::move(pool), ops));
 }
 
 std::int64_t Engine::capacity() const { return pool_->shape().blocks * kKvBlock; }

@@ -26,7 +26,8 @@ namespace chiasm {
 struct EngineOptions {
   // Address space of the KV pool; memory is taken as tokens come, and with share_prefix kept for who begins alike, so
   // that a server comes to use all of it. 0: 4 GiB, or what one sequence of max_position_embeddings needs where that is
-  // more.
+  // more; on a card, which gives a pool's memory at once, three quarters of what is free after the weights, or less
+  // where it refuses that. Never more than all sequences at their longest could use.
   std::uint64_t kv_bytes = 0;
   std::int64_t step_tokens = 512;   // tokens computed in one step, at most
   double stall_ms = 0;              // what prompts may add to a step in which others decode; 0: what they take

@@ -113,6 +113,62 @@ TEST_F(EngineLimitsTest, TheUsualPoolHoldsOneSequenceOfTheLongestAndTakesNoMemor
   EXPECT_EQ(engine(small)->capacity(), 4096 * 65);  // every sequence at its longest, far below 4 GiB
 }
 
+// A device whose pools take all their memory at once: it says what is free, and gives less where others were quicker.
+class SmallDevice final : public Ops {
+ public:
+  SmallDevice(std::uint64_t says, std::uint64_t gives) : says_(says), gives_(gives) {}
+  std::optional<std::uint64_t> free_for_kv() const override { return says_; }
+  Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override {
+    if (kv_block_bytes(shape) * static_cast<std::uint64_t>(shape.blocks) > gives_)
+      return fail(Code::kResourceExhausted, "no memory");
+    return host_->make_kv_pool(shape);
+  }
+
+  std::string_view name() const override { return "small"; }
+  Result<Buffer> allocate(std::int64_t, std::int64_t, DType) const override { return Buffer(); }
+  void upload(std::span<const float>, View) const override {}
+  Status download(ConstView, std::span<float>) const override { return {}; }
+  Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView>,
+                                                std::span<const TensorView>) const override {
+    return fail(Code::kUnimplemented, "no weights");
+  }
+  void matmul(ConstView, const Weight&, const Epilogue&, View) const override {}
+  void embed(std::span<const std::int32_t>, const Weight&, View) const override {}
+  void layer_norm(ConstView, const float*, const float*, float, View) const override {}
+  void rms_norm(ConstView, const float*, float, View) const override {}
+  void silu_mul(ConstView, ConstView, View) const override {}
+  void rope_table(const RopeAngles&, View, View) const override {}
+  void rope(View, std::int64_t, const RopeTable&) const override {}
+  void gather_rows(ConstView, std::span<const std::int32_t>, View) const override {}
+  Status argmax(ConstView, std::span<std::int32_t>) const override { return {}; }
+  void attention(ConstView, ConstView, ConstView, std::int64_t, float, const Segments&, View) const override {}
+  void kv_write(ConstView, ConstView, const StepRows&, std::int64_t, KvPool&) const override {}
+  void paged_attention(ConstView, std::int64_t, float, const StepRows&, std::int64_t, const KvPool&,
+                       View) const override {}
+  void copy_kv_block(std::int32_t, std::int32_t, KvPool&) const override {}
+
+ private:
+  std::uint64_t says_, gives_;
+  std::unique_ptr<Ops> host_ = make_ref_ops();
+};
+
+TEST_F(EngineLimitsTest, APoolThatIsTakenAtOnceFollowsWhatIsFree) {
+  const FakeModel model(4096);  // blocks of 1024 bytes and 32 tokens
+  const auto capacity = [&](std::uint64_t says, std::uint64_t gives, const EngineOptions& options = {}) {
+    const SmallDevice device(says, gives);
+    return must(Engine::create(model, tokenizer_, device, options))->capacity();
+  };
+  constexpr std::uint64_t kMiB = 1 << 20;
+  EXPECT_EQ(capacity(4 * kMiB, 4 * kMiB), 3 * 1024 * 32);                  // three quarters
+  EXPECT_EQ(capacity(4 * kMiB, 2 * kMiB), 3 * 512 * 32);                   // half of that, where the whole is refused
+  EXPECT_EQ(capacity(100 * kMiB, 100 * kMiB), 4096 * 65);                  // no more than all sequences can use
+  EXPECT_EQ(capacity(4 * kMiB, 4 * kMiB, {.kv_bytes = kMiB}), 1024 * 32);  // a flag keeps its meaning
+  EXPECT_EQ(capacity(0, 1024), 32);
+  const auto refused = Engine::create(model, tokenizer_, SmallDevice(4 * kMiB, 0));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, Code::kResourceExhausted);
+}
+
 // With the real Ops over real weights: memory follows the tokens, and not the pool's size.
 TEST_F(EngineLimitsTest, MemoryIsTakenAsTokensCome) {
   const Checkpoint checkpoint = must(Checkpoint::open(toytown_dir(), Role::kLanguage));

@@ -108,6 +108,7 @@ class Help(CliTest):
                                 (["ask", "-i", picture, "Day?", "--seed", "-1"], "--seed"),
                                 (["ask", "-i", picture, "Day?", "--max-tokens", "3.0"], "whole number"),
                                 (["ask", "-i", picture, "Day?", "-m", ""], "--model"),
+                                (["ask", "-i", picture, "Day?", "--vision-device", "gpu"], "--vision-device"),
                                 (["ask", "-i", picture, "Day?", "--features", ""], "--features"),
                                 (["ask", "-i", picture, "Day?", "--features-size", "much"], "--features-size"),
                                 (["compare", "a", "b", "--tolerance", "nan"], "at least 0"),
@@ -336,6 +337,14 @@ class Faults(CliTest):
         self.fails("ask", "-i", self.dir / "absent.png", "Day or night?", says=["absent.png", "No such file"])
         self.fails("ask", "-i", self.dir, "Day or night?", says=[str(self.dir)])
         self.fails("ask", "--video", EVAL / "video-frame-0.png", self.dir / "frame.png", "Day or night?", says=["frame.png"])
+
+    def test_each_half_has_a_device_of_its_own(self):
+        ask = ["ask", "-i", EVAL / "scene-00.png", "Day or night?"]
+        for devices in (["--device", "cpu", "--vision-device", "cuda:1023"], ["--device", "cuda:1023", "--vision-device", "cpu"]):
+            self.assertRegex(self.fails(*ask, *devices, "--features", "none"), "(?i)cuda")
+        self.run_program(*ask, "--device", "cpu", "--vision-device", "cpu")
+        # A known picture needs no vision device.
+        self.run_program(*ask, "--device", "cpu", "--vision-device", "cuda:1023")
 
     def test_a_bad_feature_file_is_looked_at_anew(self):
         command = ["ask", "-i", EVAL / "scene-00.png", "Day or night?"]

@@ -1,0 +1,123 @@
+// Attention on the card against the reference, and bit for bit against itself: alone, in company, in chunks.
+#include <array>
+
+#include "kernels/test_cuda.h"
+
+namespace chiasm {
+namespace {
+
+class AttentionCudaTest : public CudaTest {};
+
+// Weights p of one row are rounded to BF16 before they meet the values, the result once more; values are below 1, the
+// scores' own error (sums of exact products) is far below that.
+constexpr float kAttention = 2 * kRounding;
+
+TEST_F(AttentionCudaTest, AttentionMatchesReferenceAndKeepsTheRowContract) {
+  for (const std::int64_t head_dim : {80, 32, 20, 4, 64, 96, 128, 50}) {
+    const std::int64_t heads = pick(1, 3), width = heads * head_dim;
+    std::vector<std::int64_t> cu_seqlens{0};
+    for (std::int64_t s = pick(1, 4); s > 0; --s) cu_seqlens.push_back(cu_seqlens.back() + pick(1, 400));
+    cu_seqlens.push_back(cu_seqlens.back() + 1);
+    const std::int64_t rows = cu_seqlens.back();
+    const Matrix qkv = rounded(random(rows, 3 * width, 2.0F));
+    const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
+    Matrix want(rows, width);
+    ref_->attention(qkv.view().col_range(0, width), qkv.view().col_range(width, width),
+                    qkv.view().col_range(2 * width, width), heads, scale, Segments(cu_seqlens), want.view());
+    const OnCard on = on_card(qkv, DType::kBF16);
+    const auto attend = [&](std::int64_t first, std::span<const std::int64_t> segments) {
+      const OnCard out = poisoned(segments.back(), width, DType::kBF16, 8);
+      const View part = on.view.row_range(first, segments.back());
+      cuda_->attention(part.col_range(0, width), part.col_range(width, width), part.col_range(2 * width, width), heads,
+                       scale, **cuda_->make_segments(segments), out.view);
+      expect_untouched(out, 8);
+      return back(out.view);
+    };
+    const Matrix got = attend(0, cu_seqlens);
+    expect_near(got, want, 2 * kAttention, 0);  // values up to 2
+    ASSERT_FALSE(HasFailure()) << "head size " << head_dim;
+    for (std::size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
+      const std::vector<std::int64_t> alone{0, cu_seqlens[s + 1] - cu_seqlens[s]};
+      const Matrix own = attend(cu_seqlens[s], alone);
+      ASSERT_EQ(std::memcmp(own.data(), got.row(cu_seqlens[s]), static_cast<std::size_t>(own.size()) * 4), 0) << s;
+    }
+  }
+}
+
+TEST_F(AttentionCudaTest, PagedAttentionMatchesReferenceInChunksAndDecode) {
+  for (const auto& [kv_heads, group, head_dim] :
+       {std::array<std::int64_t, 3>{1, 3, 128}, {2, 6, 128}, {4, 7, 128}, {2, 2, 64}, {1, 1, 20}, {3, 2, 36}}) {
+    const std::int64_t heads = kv_heads * group;
+    const KvShape shape{2, kv_heads, head_dim, 48};
+    const std::int64_t layer = pick(0, 1), length = pick(300, 700), other = pick(1, 90);
+    std::vector<std::int32_t> blocks(48);
+    for (std::int32_t i = 0; i < 48; ++i) blocks[static_cast<std::size_t>(i)] = i;
+    std::shuffle(blocks.begin(), blocks.end(), random_);
+    const std::span<const std::int32_t> table(blocks.data(), 24), other_table(blocks.data() + 24, 24);
+    const std::int64_t rows = length + other;
+    const Matrix q = rounded(random(rows, heads * head_dim, 2.0F)),
+                 k = rounded(random(rows, kv_heads * head_dim, 2.0F)), v = rounded(random(rows, kv_heads * head_dim));
+    const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
+    const std::vector<SequenceRows> together{{table, 0, length}, {other_table, 0, other}};
+    const auto ref_pool = *ref_->make_kv_pool(shape);
+    Matrix want(rows, q.cols());
+    ref_->kv_write(k.view(), v.view(), StepRows(together), layer, *ref_pool);
+    ref_->paged_attention(q.view(), heads, scale, StepRows(together), layer, *ref_pool, want.view());
+
+    const OnCard on_q = on_card(q, DType::kBF16), on_k = on_card(k, DType::kBF16), on_v = on_card(v, DType::kBF16);
+    const auto run = [&](KvPool& pool, std::int64_t first, std::span<const SequenceRows> sequences, View out) {
+      std::int64_t count = 0;
+      for (const SequenceRows& sequence : sequences) count += sequence.count;
+      const auto step = *cuda_->make_step(sequences, heads, shape);
+      cuda_->kv_write(on_k.view.row_range(first, count), on_v.view.row_range(first, count), *step, layer, pool);
+      cuda_->paged_attention(on_q.view.row_range(first, count), heads, scale, *step, layer, pool,
+                             out.row_range(first, count));
+    };
+    const auto pool = *cuda_->make_kv_pool(shape), cut_pool = *cuda_->make_kv_pool(shape);
+    const OnCard out = poisoned(rows, q.cols(), DType::kBF16), cut = poisoned(rows, q.cols(), DType::kBF16);
+    run(*pool, 0, together, out.view);
+    const Matrix got = back(out.view);
+    expect_near(got, want, kAttention, 0);
+    ASSERT_FALSE(HasFailure()) << "whole, head size " << head_dim;
+    // In chunks of several rows the bits are the same; a single row is another kernel's, within tolerance.
+    std::vector<bool> alone(static_cast<std::size_t>(rows), false);
+    for (std::int64_t past = 0; past < length;) {
+      const std::int64_t count = std::min(length - past, pick(0, 2) == 0 ? 1 : pick(2, 90));
+      const std::vector<SequenceRows> chunk{{table, past, count}};
+      run(*cut_pool, past, chunk, cut.view);
+      if (count == 1) alone[static_cast<std::size_t>(past)] = true;
+      past += count;
+    }
+    const Matrix pieces = back(cut.view.row_range(0, length));
+    for (std::int64_t row = 0; row < length; ++row) {
+      if (alone[static_cast<std::size_t>(row)]) continue;
+      ASSERT_EQ(std::memcmp(pieces.row(row), got.row(row), static_cast<std::size_t>(q.cols()) * 4), 0) << row;
+    }
+    for (std::int64_t i = 0; i < pieces.size(); ++i)
+      ASSERT_NEAR(pieces.data()[i], want.data()[i], kAttention) << "decode, head size " << head_dim << ", at " << i;
+    // Two sequences that decode: alone and together, the same bits.
+    const OnCard pair = poisoned(2, q.cols(), DType::kBF16), single = poisoned(1, q.cols(), DType::kBF16);
+    const std::vector<SequenceRows> both{{table, length - 1, 1}, {other_table, other - 1, 1}};
+    const std::vector<SequenceRows> second{{other_table, other - 1, 1}};
+    const OnCard queries = on_card(rounded(random(2, q.cols(), 2.0F)), DType::kBF16);
+    cuda_->paged_attention(queries.view, heads, scale, **cuda_->make_step(both, heads, shape), layer, *pool, pair.view);
+    cuda_->paged_attention(queries.view.row_range(1, 1), heads, scale, **cuda_->make_step(second, heads, shape), layer,
+                           *pool, single.view);
+    const Matrix a = back(pair.view), b = back(single.view);
+    ASSERT_EQ(std::memcmp(a.row(1), b.row(0), static_cast<std::size_t>(q.cols()) * 4), 0);
+    // A copied block serves as the one it was copied from.
+    const std::int32_t spare = blocks.back();
+    cuda_->copy_kv_block(table[0], spare, *pool);
+    std::vector<std::int32_t> through(table.begin(), table.end());
+    through[0] = spare;
+    const std::vector<SequenceRows> by_copy{{through, length - 1, 1}};
+    const OnCard copied = poisoned(1, q.cols(), DType::kBF16);
+    cuda_->paged_attention(queries.view.row_range(0, 1), heads, scale, **cuda_->make_step(by_copy, heads, shape), layer,
+                           *pool, copied.view);
+    const Matrix c = back(copied.view);
+    ASSERT_EQ(std::memcmp(a.row(0), c.row(0), static_cast<std::size_t>(q.cols()) * 4), 0);
+  }
+}
+
+}  // namespace
+}  // namespace chiasm

@@ -1,0 +1,113 @@
+// Products on the card against the reference, and what of the row contract they keep.
+#include <array>
+#include <iostream>
+
+#include "kernels/test_cuda.h"
+
+namespace chiasm {
+namespace {
+
+class ProductsCudaTest : public CudaTest {};
+
+struct ProductSize {
+  std::int64_t m, n, k;
+};
+
+TEST_F(ProductsCudaTest, MatmulMatchesReference) {
+  std::vector<ProductSize> sizes{{1, 1, 1},       {1, 16, 8},      {3, 1088, 384}, {16, 96, 1176},
+                                 {17, 1088, 384}, {5, 37, 61},     {130, 77, 45},  {40, 384, 768},
+                                 {200, 720, 240}, {256, 960, 240}, {64, 256, 64},  {333, 240, 960}};
+  for (int i = 0; i < 20; ++i) sizes.push_back({pick(1, 70), pick(1, 300), pick(1, 400)});
+  for (int i = 0; i < 20; ++i) sizes.push_back({pick(1, 300), 8 * pick(1, 40), 8 * pick(1, 100)});
+  int round = 0;
+  for (const auto& [m, n, k] : sizes) {
+    const auto weight_dtype = std::array{DType::kBF16, DType::kF32, DType::kF16}[static_cast<std::size_t>(round % 3)];
+    const DType out_dtype = round / 3 % 2 == 0 ? DType::kF32 : DType::kBF16;
+    ++round;
+    const HostWeight weight = random_weight(n, k, weight_dtype, pick(0, 1) == 1);
+    const Matrix x = rounded(random(m, k)), before = rounded(random(m, n));
+    Epilogue epilogue;
+    epilogue.activation = std::array{Activation::kNone, Activation::kQuickGelu, Activation::kGelu}[pick(0, 2)];
+    epilogue.add_to_out = pick(0, 1) == 1;
+    const std::int64_t extra = 8 * pick(0, 1);
+    const OnCard on = on_card(x, DType::kBF16, extra);
+    const OnCard out = epilogue.add_to_out ? on_card(before, out_dtype, extra) : poisoned(m, n, out_dtype, extra);
+    cuda_->matmul(on.view, **cuda_->prepare(weight.weights, weight.biases), epilogue, out.view);
+    Matrix want(m, n);
+    std::copy_n(before.data(), before.size(), want.data());
+    ref_->matmul(x.view(), **ref_->prepare(weight.weights, weight.biases), epilogue, want.view());
+    // Exact products, f32 sums of k terms below 1.7 / sqrt(k) in other orders: sqrt(k) roundings of partial sums about
+    // 1 in size, and the tensor cores cut sums off instead of rounding (2^-23 of the largest term each). A BF16 result
+    // is rounded once; where a bias, an addition or an activation comes behind the sum, that may have been rounded
+    // before, by up to 2^-8 of up to 4, and the slope there is below 1.2.
+    const float sums = 4 * std::sqrt(static_cast<float>(k)) * 0x1p-22F + 0x1p-20F;
+    const bool half = out_dtype == DType::kBF16;
+    const bool twice =
+        half && (epilogue.activation != Activation::kNone || epilogue.add_to_out || !weight.biases.empty());
+    expect_near(back(out.view), want, sums + (twice ? 4 * 1.2F * kRounding : 0), half ? 1.01F * kRounding : 1e-5F);
+    expect_untouched(out, extra);
+    if (HasFailure())
+      FAIL() << m << " x " << n << " x " << k << ", weight " << dtype_name(weight_dtype) << ", out "
+             << dtype_name(out_dtype) << ", activation " << static_cast<int>(epilogue.activation);
+  }
+}
+
+// Rows of a product, alone and among others: those of few rows, and those of steady products of any number.
+TEST_F(ProductsCudaTest, RowsOfProductsDoNotDependOnTheirCompany) {
+  for (const auto& [n, k] :
+       {std::pair<std::int64_t, std::int64_t>{3840, 1280}, {1280, 5120}, {1280, 1176}, {2048, 1536}}) {
+    const HostWeight host = random_weight(n, k, DType::kBF16, false);
+    const auto weight = cuda_->prepare(host.weights, host.biases);
+    constexpr std::int64_t kAll = 2048;
+    const Matrix x = random(kAll, k);
+    const OnCard on = on_card(x, DType::kBF16);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const auto product = [&](std::int64_t first, std::int64_t count, bool steady) {
+        const OnCard out = poisoned(count, n, dtype);
+        cuda_->matmul(on.view.row_range(first, count), **weight, {.steady = steady}, out.view);
+        return back(out.view);
+      };
+      const auto differ = [&](const Matrix& some, std::int64_t first, const Matrix& whole) {
+        std::int64_t count = 0;
+        for (std::int64_t i = 0; i < some.size(); ++i)
+          count += std::memcmp(some.data() + i, whole.data() + first * n + i, sizeof(float)) != 0 ? 1 : 0;
+        return count;
+      };
+      const Matrix few = product(0, 16, false), all = product(0, kAll, true);
+      for (const std::int64_t m : {1, 2, 7, 8, 9, 15})
+        EXPECT_EQ(differ(product(0, m, false), 0, few), 0) << m << " rows";
+      EXPECT_EQ(differ(product(5, 3, false), 5, few), 0);
+      for (const std::int64_t m : {1, 4, 16, 17, 24, 64, 65, 100, 128, 256, 257, 512, 1000, 1024, 1369})
+        EXPECT_EQ(differ(product(7, m, true), 7, all), 0) << m << " rows of " << n << " x " << k;
+      std::cout << n << " x " << k << " " << dtype_name(dtype) << ": between few rows and many " << differ(few, 0, all)
+                << " of " << few.size() << " values differ\n";
+    }
+  }
+}
+
+TEST_F(ProductsCudaTest, EmbedAndGatherGiveTheTablesRows) {
+  for (const std::int64_t k : {7, 64, 384}) {
+    const HostWeight table = random_weight(50, k, DType::kBF16, false);
+    const std::vector<std::int32_t> ids{49, 0, 17, 17, 3};
+    const auto weight = cuda_->prepare(table.weights, {});
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      const OnCard out = poisoned(5, k, dtype, 8);
+      cuda_->embed(ids, **weight, out.view);
+      const Matrix got = back(out.view);
+      for (std::int64_t i = 0; i < 5; ++i)
+        for (std::int64_t j = 0; j < k; ++j)
+          ASSERT_EQ(got.row(i)[j], element_as_f32(table.weights[0], ids[static_cast<std::size_t>(i)] * k + j));
+      const std::vector<std::int32_t> rows{4, 1};
+      const OnCard picked = poisoned(2, k, DType::kF32);
+      cuda_->gather_rows(out.view, rows, picked.view);
+      const Matrix some = back(picked.view);
+      for (std::int64_t j = 0; j < k; ++j) {
+        ASSERT_EQ(some.row(0)[j], got.row(4)[j]);
+        ASSERT_EQ(some.row(1)[j], got.row(1)[j]);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace chiasm
