@@ -27,7 +27,7 @@ Model model_of(const std::string& text) {
 int run(int argc, char** argv) {
   CLI::App app("Times kernels and stages beside what this machine can do, each case in a process of its own.");
   std::vector<std::string> models{"models/toytown"}, scale_models, only;
-  std::string json;
+  std::string json, commit;
   Settings settings;
   settings.picture = "models/toytown/eval/scene-03.jpg";
   settings.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
@@ -49,6 +49,7 @@ int run(int argc, char** argv) {
           {"exact", Precision::kExact}, {"int8", Precision::kInt8}, {"int4", Precision::kInt4}}));
   app.add_option("--samples", settings.samples, "of each time")->check(CLI::Range(1, 1000))->capture_default_str();
   app.add_option("--json", json, "also write every sample to this file");
+  app.add_option("--commit", commit, "what that file says about the sources; ./dev bench knows it");
   CLI11_PARSE(app, argc, argv);
 
   const auto wanted = [&](const char* group) {
@@ -79,8 +80,8 @@ int run(int argc, char** argv) {
       add("scaling, " + model, [&] { return measure_scaling(model_of(model), settings); });
   print_report(rows);
   if (!json.empty()) {
-    const std::string head =
-        fmt::format(R"({{"cpu": "{}", "threads": {}, "date": "{}"}})", cpu, settings.threads, date);
+    const std::string head = fmt::format(R"({{"commit": "{}", "cpu": "{}", "threads": {}, "date": "{}"}})", commit, cpu,
+                                         settings.threads, date);
     const std::string text = rows_to_json(rows, head) + "\n";
     if (const Status written = publish_file(json, {std::as_bytes(std::span(text))}); !written) {
       fmt::print(stderr, "bench: {}\n", written.error().message);
