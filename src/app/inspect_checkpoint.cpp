@@ -54,7 +54,8 @@ Result<PartSummary> summarize(const Checkpoint& checkpoint, Role side) {
     if (tensor.shape.size() > 1) {
       const bool table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
       const std::int64_t rows = tensor.shape[0], depth = count / rows;
-      out.memory_int8 += integer_bytes(rows, depth, Precision::kInt8);
+      const bool down = name.ends_with("mlp.down_proj.weight");
+      out.memory_int8 += integer_bytes(rows, depth, down ? down_precision(Precision::kInt8) : Precision::kInt8);
       out.memory_int4 +=
           integer_bytes(rows, depth, table || side == Role::kVision ? Precision::kInt8 : Precision::kInt4);
     } else {

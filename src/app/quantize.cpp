@@ -9,6 +9,7 @@
 #include "app/console.h"
 #include "app/interrupt.h"
 #include "app/options.h"
+#include "app/pictures.h"
 #include "models/checkpoint.h"
 
 namespace chiasm {

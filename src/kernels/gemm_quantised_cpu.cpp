@@ -84,7 +84,7 @@ constexpr std::int64_t kVectors = kPanel / kLanes;  // of 32 sums
 
 // acc + a[2i] b[2i] + a[2i + 1] b[2i + 1] in each lane i.
 HWY_INLINE VI32 add_pairs(VI32 acc, VI16 a, VI16 b) {
-#if HWY_ARCH_X86
+#if HWY_ARCH_X86 && HWY_TARGET != HWY_EMU128
   // Written out, here and below: compilers multiply everything first and add later, and run out of registers.
   VI32 product;
   asm("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+v"(acc.raw), "=&v"(product.raw) : "v"(a.raw), "v"(b.raw));

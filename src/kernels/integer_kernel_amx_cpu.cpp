@@ -90,7 +90,7 @@ void multiply_blocks(const QuantisedRows& x, const QuantisedWeight& weight, std:
 void multiply(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
               std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
   std::int64_t done = 0;
-  if (weight.format().bits == 8 && x.rows >= kRows) {
+  if (weight.format().bits == 8 && weight.format().group % kStep == 0 && x.rows >= kRows) {
     multiply_blocks(x, weight, panel, first, last, accumulate, sums, ldc);
     done = x.rows / kRows * kRows;
   }

@@ -1,6 +1,7 @@
 // Products in small integers: every kernel and SIMD target of this machine against the plain reference, the row
 // contract bit for bit, and how far from the exact product the rounding may lead.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -86,7 +87,7 @@ class IntegerProductsTest : public testing::TestWithParam<Way> {
 
 TEST_P(IntegerProductsTest, MatchTheReference) {
   for (int round = 0; round < 60; ++round) {
-    const Precision precision = round % 2 == 0 ? Precision::kInt8 : Precision::kInt4;
+    const Precision precision = std::array{Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}[round % 3];
     const std::int64_t m = pick(1, round % 8 < 2 ? 200 : 20), n = pick(1, 330), k = pick(1, round % 6 < 2 ? 1200 : 300);
     const Matrix w = random(n, k), x = random(m, k), bias = random(1, n), before = random(m, n);
     const TensorView weight = view_of(w);
@@ -111,7 +112,7 @@ TEST_P(IntegerProductsTest, MatchTheReference) {
 }
 
 TEST_P(IntegerProductsTest, RowsDoNotDependOnTheirCompany) {
-  for (const Precision precision : {Precision::kInt8, Precision::kInt4}) {
+  for (const Precision precision : {Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}) {
     const std::int64_t m = 317, n = pick(1, 300), k = pick(500, 1100);
     const Matrix w = random(n, k), x = random(m, k);
     const TensorView weight = view_of(w);
@@ -131,7 +132,7 @@ TEST_P(IntegerProductsTest, RowsDoNotDependOnTheirCompany) {
 
 // |sum of w x - sum of w' x'| is at most the sum of |w| dx + |x'| dw: half a step of each group's scale.
 TEST_P(IntegerProductsTest, AreWithinHalfAStepOfTheExactOnes) {
-  for (const Precision precision : {Precision::kInt8, Precision::kInt4}) {
+  for (const Precision precision : {Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}) {
     const IntegerFormat format = integer_format(precision);
     const std::int64_t m = pick(1, 12), n = pick(1, 60), k = pick(1, 700);
     const Matrix w = random(n, k), x = random(m, k);
@@ -181,7 +182,7 @@ TEST_P(IntegerProductsTest, AMassiveActivationSpoilsItsGroupAlone) {
 TEST_P(IntegerProductsTest, WhatIsNotFiniteStaysSo) {
   const Matrix w = random(33, 200);
   const TensorView weight = view_of(w);
-  for (const Precision precision : {Precision::kInt8, Precision::kInt4}) {
+  for (const Precision precision : {Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}) {
     const auto prepared = must(cpu_->quantise({&weight, 1}, {}, precision));
     for (const float bad : {INFINITY, -INFINITY, NAN}) {
       Matrix x = random(3, 200), out = poisoned(3, 33);
@@ -209,7 +210,7 @@ TEST_P(IntegerProductsTest, WhatIsNotFiniteStaysSo) {
 }
 
 TEST_P(IntegerProductsTest, EmbedGivesTheRoundedRows) {
-  for (const Precision precision : {Precision::kInt8, Precision::kInt4}) {
+  for (const Precision precision : {Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}) {
     const Matrix w = random(70, 90);
     const TensorView weight = view_of(w);
     const std::vector<std::int32_t> ids{3, 69, 0};
@@ -220,13 +221,13 @@ TEST_P(IntegerProductsTest, EmbedGivesTheRoundedRows) {
     for (std::int64_t i = 0; i < 3; ++i)
       for (std::int64_t j = 0; j < 90; ++j)
         EXPECT_NEAR(got.row(i)[j], w.row(ids[static_cast<std::size_t>(i)])[j],
-                    precision == Precision::kInt8 ? 0.03 : 0.7);
+                    precision == Precision::kInt4 ? 0.7 : 0.03);
   }
 }
 
 // Rows that were rounded one by one and stored give the same weight as those rounded at load.
 TEST_P(IntegerProductsTest, StoredIntegersAreTheSameWeight) {
-  for (const Precision precision : {Precision::kInt8, Precision::kInt4}) {
+  for (const Precision precision : {Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}) {
     const IntegerFormat format = integer_format(precision);
     const std::int64_t k = pick(1, 300);
     const Matrix top = random(pick(1, 50), k), bottom = random(pick(1, 50), k), x = random(5, k);

@@ -28,7 +28,7 @@ Precision precision_of_shape(const TensorInfo& info, const Shape& matrix) {
     return Precision::kExact;
   const auto count = element_count(matrix);
   if (!count || *count < matrix[0]) return Precision::kExact;
-  for (const Precision precision : {Precision::kInt8, Precision::kInt4})
+  for (const Precision precision : {Precision::kInt8, Precision::kInt8Fine, Precision::kInt4})
     if (info.shape[1] == integer_format(precision).row_bytes(*count / matrix[0])) return precision;
   return Precision::kExact;
 }
@@ -148,7 +148,14 @@ Status Checkpoint::map_tensors(const std::vector<WeightFile>& files) {
       if (!tensors_.emplace(name, Place{opened, stored_name}).second) troubles.twice.add(name);
     }
   }
-  for (const auto& [name, place] : tensors_) {
+  for (auto& [name, place] : tensors_) {
+    if (place.precision == Precision::kInt8) {  // its scales say in groups of how many
+      const auto scales = tensor(name + std::string(kScales));
+      const std::int64_t groups = scales && scales->shape.size() == 2 ? scales->shape[1] : 0;
+      if (groups == integer_format(Precision::kInt8Fine).groups(place.depth) &&
+          groups != integer_format(Precision::kInt8).groups(place.depth))
+        place.precision = Precision::kInt8Fine;
+    }
     if (place.precision != Precision::kExact) {
       const auto tensor = quantised(name);
       if (!tensor) {

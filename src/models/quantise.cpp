@@ -32,6 +32,7 @@ Precision precision_for(std::string_view name, const Shape& shape, Precision vis
   if (shape.size() < 2) return Precision::kExact;  // norms, biases
   if (part_of(name) == Part::kVision) return vision;
   const bool table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+  if (name.ends_with("mlp.down_proj.weight")) return down_precision(language);
   return table ? embedding_precision(language) : language;
 }
 

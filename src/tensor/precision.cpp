@@ -8,7 +8,7 @@
 namespace chiasm {
 namespace {
 
-constexpr std::string_view kNames[] = {"exact", "int8", "int4"};
+constexpr std::string_view kNames[] = {"exact", "int8", "int4", "int8 in groups of 32"};
 
 constexpr std::uint32_t kSignless = 0x7FFFFFFF, kInfinity = 0x7F800000;
 

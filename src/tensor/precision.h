@@ -15,10 +15,11 @@
 
 namespace chiasm {
 
-enum class Precision : std::uint8_t { kExact, kInt8, kInt4 };
+// kInt8Fine is int8 in groups of 32, for products whose inputs hold massive values: they spoil their group.
+enum class Precision : std::uint8_t { kExact, kInt8, kInt4, kInt8Fine };
 
-std::string_view precision_name(Precision precision);  // "exact", "int8", "int4"
-Result<Precision> precision_from_name(std::string_view name);
+std::string_view precision_name(Precision precision);          // "exact", "int8", "int4", "int8 in groups of 32"
+Result<Precision> precision_from_name(std::string_view name);  // of the first three
 
 struct IntegerFormat {
   std::int64_t bits = 8, group = 128;
@@ -28,9 +29,10 @@ struct IntegerFormat {
   std::int64_t row_bytes(std::int64_t depth) const { return groups(depth) * group_bytes(); }
 };
 
-// Of int8 and int4.
+// Of those that are not exact.
 constexpr IntegerFormat integer_format(Precision precision) {
-  return precision == Precision::kInt4 ? IntegerFormat{.bits = 4, .group = 32} : IntegerFormat{};
+  if (precision == Precision::kInt8) return {};
+  return {.bits = precision == Precision::kInt4 ? 4 : 8, .group = 32};
 }
 
 // A tensor [N, K] (later dimensions flattened) as quantise_row() makes it: values U8 [N, row_bytes], scales BF16

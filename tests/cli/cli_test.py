@@ -505,7 +505,7 @@ class Precision(CliTest):
         self.fails("quantize", "-m", MODEL, "--precision", "int9", self.dir / "out", code=2, says=["exact, int8 or int4", "int9"])
         out = self.dir / "int4"
         self.run_program("quantize", "-m", MODEL, "--precision", "int4", out)
-        self.fails("quantize", "-m", out, "--precision", "int8", self.dir / "again", says=["stored as int4 already"])
+        self.fails("quantize", "-m", out, "--precision", "int8", self.dir / "again", says=["stored as int8 already"])
         self.fails("ask", "-m", out, "--precision", "int8", "-i", EVAL / "scene-04.png", "?", says=["stored as int4"])
 
 

@@ -202,7 +202,7 @@ class Qwen2VlLanguage final : public LanguageModel {
       ASSIGN_OR_RETURN(
           layer.gate_up,
           loader.linear({{prefix + "mlp.gate_proj", hidden}, {prefix + "mlp.up_proj", hidden}}, width, false));
-      ASSIGN_OR_RETURN(layer.down, loader.linear(prefix + "mlp.down_proj", width, hidden, false));
+      ASSIGN_OR_RETURN(layer.down, loader.down(prefix + "mlp.down_proj", width, hidden));
       layers_.push_back(std::move(layer));
     }
     ASSIGN_OR_RETURN(final_norm_, loader.norm("model.norm", width, false));

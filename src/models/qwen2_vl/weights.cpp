@@ -51,6 +51,10 @@ Result<std::unique_ptr<const Weight>> WeightLoader::linear(const std::vector<Lin
   return linear(parts, in, bias, precision_);
 }
 
+Result<std::unique_ptr<const Weight>> WeightLoader::down(const std::string& name, std::int64_t out, std::int64_t in) {
+  return linear({{name, out}}, in, false, down_precision(precision_));
+}
+
 Result<std::unique_ptr<const Weight>> WeightLoader::table(const std::string& name, std::int64_t rows,
                                                           std::int64_t width) {
   return linear({{name, rows}}, width, false, embedding_precision(precision_));

@@ -38,6 +38,8 @@ class WeightLoader {
   }
   // Several that are multiplied with the same rows, as one: their outputs stand beside each other.
   Result<std::unique_ptr<const Weight>> linear(const std::vector<LinearName>& parts, std::int64_t in, bool bias);
+  // The projection behind a gate: down_precision().
+  Result<std::unique_ptr<const Weight>> down(const std::string& name, std::int64_t out, std::int64_t in);
   // A table of embeddings: integers are int8 at least.
   Result<std::unique_ptr<const Weight>> table(const std::string& name, std::int64_t rows, std::int64_t width);
   Result<Norm> norm(const std::string& name, std::int64_t width, bool bias);
