@@ -11,8 +11,8 @@
 #include "base/thread_pool.h"
 #include "kernels/ops.h"
 #include "kernels/packed_weight.h"
-#include "tensor/precision.h"
 #include "kernels/weight_rows.h"
+#include "tensor/precision.h"
 
 namespace chiasm {
 
