@@ -102,7 +102,7 @@ class Help(CliTest):
                                 (["ask", "-i", picture, "Day?", "--max-tokens", "0"], "--max-tokens"),
                                 (["ask", "--video"], "--video"), (["ask", "--video", "Which way does it move?"], "frames"),
                                 (["ask", "-i", picture, "Day?", "--temperature", "nan"], "from 0 to 100"),
-                                (["ask", "-i", picture, "Day?", "--top-p", "0"], "above 0"),
+                                (["ask", "-i", picture, "Day?", "--top-p", "1.1"], "from 0 to 1"),
                                 (["ask", "-i", picture, "Day?", "--repetition-penalty", "101"], "at most 100"),
                                 (["ask", "-i", picture, "Day?", "--seed", "18446744073709551616"], "18446744073709551615"),
                                 (["ask", "-i", picture, "Day?", "--seed", "-1"], "--seed"),

@@ -76,7 +76,7 @@ TEST_P(PrecisionTest, LogitsAreNearTheExactOnesInAnyChunks) {
 
 INSTANTIATE_TEST_SUITE_P(Precisions, PrecisionTest,
                          testing::Values(Bounds{Precision::kInt8, 0.012, 0.09}, Bounds{Precision::kInt4, 0.012, 0.17}),
-                         [](const auto& info) { return std::string(precision_name(info.param.precision)); });
+                         [](const auto& one) { return std::string(precision_name(one.param.precision)); });
 
 }  // namespace
 }  // namespace chiasm
