@@ -136,7 +136,7 @@ inline std::vector<FieldCase> chat_field_cases() {
       {"temperature", "\"hot\"", "temperature: expected a number from 0 to 2, got \"hot\""},
       {"temperature", "[1]", "temperature: expected a number from 0 to 2, got a list"},
       {"temperature", "true", "temperature: expected a number from 0 to 2, got true"},
-      {"top_p", "0", "top_p: expected a number above 0 and up to 1, got 0"},
+      {"repetition_penalty", "0", "repetition_penalty: expected a number above 0 and up to 100, got 0"},
   };
   // Numbers with a plain range: its ends, what is just beyond them, and another kind.
   struct Range {
@@ -144,7 +144,7 @@ inline std::vector<FieldCase> chat_field_cases() {
   };
   const Range ranges[] = {
       {"temperature", "0", "2", "-0.01", "2.01", "a number from 0 to 2"},
-      {"top_p", "0.0001", "1", "-1", "1.001", "a number above 0 and up to 1"},
+      {"top_p", "0", "1", "-0.01", "1.001", "a number from 0 to 1"},
       {"min_p", "0", "1", "-0.1", "1.1", "a number from 0 to 1"},
       {"top_k", "-1", "2147483647", "-2", "2147483648", "an integer from -1 to 2147483647"},
       {"presence_penalty", "-2", "2", "-2.1", "2.1", "a number from -2 to 2"},

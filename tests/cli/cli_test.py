@@ -340,8 +340,10 @@ class Faults(CliTest):
 
     def test_each_half_has_a_device_of_its_own(self):
         ask = ["ask", "-i", EVAL / "scene-00.png", "Day or night?"]
-        for devices in (["--device", "cpu", "--vision-device", "cuda:1023"], ["--device", "cuda:1023", "--vision-device", "cpu"]):
-            self.assertRegex(self.fails(*ask, *devices, "--features", "none"), "(?i)cuda")
+        self.assertRegex(self.fails(*ask, "--device", "cpu", "--vision-device", "cuda:1023", "--features", "none"), "(?i)cuda")
+        # The picture has been looked at by then.
+        late = self.run_program(*ask, "--device", "cuda:1023", "--vision-device", "cpu", "--features", "none", code=1)
+        self.assertRegex(late.stderr, "(?i)cuda")
         self.run_program(*ask, "--device", "cpu", "--vision-device", "cpu")
         # A known picture needs no vision device.
         self.run_program(*ask, "--device", "cpu", "--vision-device", "cuda:1023")
