@@ -53,7 +53,7 @@ struct QueryTile {
   std::int32_t first_row = 0;    // of q and out: the sequence's first
   std::int32_t past = 0;         // paged: tokens in the pool before the sequence's rows
   std::int32_t keys = 0;         // not paged: of the segment
-  std::int32_t table = 0;        // paged: where its block table begins
+  std::int32_t table = 0;        // paged: where its block table begins; else the segment's first key tile
 };
 inline constexpr std::int64_t kQueryTileRows = 128;
 inline constexpr std::int64_t kMostHeadDim = 128;
@@ -67,6 +67,20 @@ struct KvLayout {
 // Every row sees its whole segment (attention_cuda.cu).
 cudaError_t attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale, const QueryTile* tiles,
                            std::int64_t tile_count, CudaView out, cudaStream_t s);
+// The same for what can_attend_wide_cuda() takes (wide_attention_cuda.cu): `packed` holds key_tile_count tiles of every
+// head's keys and values, wide_packed_columns(head_dim) BF16 values of each head. A tile's `table` is its segment's
+// first key tile.
+inline constexpr std::int64_t kWideKeys = 128;
+struct KeyTile {
+  std::int32_t first_row = 0;  // of k and v: the segment's first
+  std::int32_t first_key = 0;  // counted in the segment
+  std::int32_t keys = 0;       // of the segment
+};
+bool can_attend_wide_cuda(CudaView q, CudaView k, CudaView v, CudaView out, std::int64_t heads);
+inline std::int64_t wide_packed_columns(std::int64_t head_dim) { return 2 * kWideKeys * head_dim; }
+cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale,
+                                const KeyTile* key_tiles, std::int64_t key_tile_count, const QueryTile* tiles,
+                                std::int64_t tile_count, void* packed, CudaView out, cudaStream_t s);
 // Causal, over the pool.
 cudaError_t paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
                                  const QueryTile* tiles, std::int64_t tile_count, const std::int32_t* tables,

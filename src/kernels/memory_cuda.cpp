@@ -235,14 +235,19 @@ Result<std::unique_ptr<const Segments>> CudaSegments::make(const CudaDevice& dev
   CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0);
   std::unique_ptr<CudaSegments> out(new CudaSegments(cu_seqlens));
   std::vector<QueryTile> tiles;
+  std::vector<KeyTile> key_tiles;
   for (std::size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
     const auto first = static_cast<std::int32_t>(cu_seqlens[s]);
     const auto count = static_cast<std::int32_t>(cu_seqlens[s + 1] - cu_seqlens[s]);
     for (std::int32_t q = 0; q < count; q += static_cast<std::int32_t>(kQueryTileRows))
-      tiles.push_back({q, count, first, 0, count, 0});
+      tiles.push_back({q, count, first, 0, count, static_cast<std::int32_t>(key_tiles.size())});
+    for (std::int32_t k = 0; k < count; k += static_cast<std::int32_t>(kWideKeys))
+      key_tiles.push_back({first, k, count});
   }
   std::vector<std::int32_t> all;
   append(all, tiles);
+  out->key_tiles_at_ = append(all, key_tiles);
+  out->key_tile_count_ = static_cast<std::int64_t>(key_tiles.size());
   out->tile_count_ = static_cast<std::int64_t>(tiles.size());
   ASSIGN_OR_RETURN(out->ints_, CudaInts::send(device, all));
   return std::unique_ptr<const Segments>(std::move(out));

@@ -107,11 +107,13 @@ class CudaSegments final : public Segments {
                                                       std::span<const std::int64_t> cu_seqlens);
   const QueryTile* tiles() const { return reinterpret_cast<const QueryTile*>(ints_.at(0)); }
   std::int64_t tile_count() const { return tile_count_; }
+  const KeyTile* key_tiles() const { return reinterpret_cast<const KeyTile*>(ints_.at(key_tiles_at_)); }
+  std::int64_t key_tile_count() const { return key_tile_count_; }
 
  private:
   explicit CudaSegments(std::span<const std::int64_t> cu_seqlens) : Segments(cu_seqlens) {}
   CudaInts ints_;
-  std::int64_t tile_count_ = 0;
+  std::int64_t tile_count_ = 0, key_tiles_at_ = 0, key_tile_count_ = 0;
 };
 
 }  // namespace chiasm

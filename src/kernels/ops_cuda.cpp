@@ -224,6 +224,16 @@ class CudaOps final : public Ops {
     CHECK(segments.cu_seqlens().back() == q.rows);
     for (const ConstView& view : {q, k, v, ConstView(out)}) CHECK(view.dtype == DType::kBF16);
     const auto& lists = static_cast<const CudaSegments&>(segments);
+    if (can_attend_wide_cuda(cuda_view(q), cuda_view(k), cuda_view(v), cuda_view(out), heads)) {
+      // Freed in the stream's order: the next layer's call gets the same memory.
+      auto packed =
+          device_->allocate(lists.key_tile_count() * heads, wide_packed_columns(q.cols / heads), DType::kBF16);
+      if (!packed) return device_->note(packed.error().message);
+      return check(wide_attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, lists.key_tiles(),
+                                       lists.key_tile_count(), lists.tiles(), lists.tile_count(), packed->view().data,
+                                       cuda_view(out), stream()),
+                   "attention");
+    }
     check(attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, lists.tiles(), lists.tile_count(),
                          cuda_view(out), stream()),
           "attention");
