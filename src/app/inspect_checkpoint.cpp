@@ -10,6 +10,7 @@
 #include "app/inspect.h"
 #include "app/pictures.h"
 #include "models/checkpoint.h"
+#include "models/matrix_precision.h"
 #include "models/weight_files.h"
 
 namespace chiasm {
@@ -52,12 +53,12 @@ Result<PartSummary> summarize(const Checkpoint& checkpoint, Role side) {
       count = matrix.values.shape[0] * matrix.depth;
     }
     if (tensor.shape.size() > 1) {
-      const bool table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
       const std::int64_t rows = tensor.shape[0], depth = count / rows;
-      const bool down = name.ends_with("mlp.down_proj.weight");
-      out.memory_int8 += integer_bytes(rows, depth, down ? down_precision(Precision::kInt8) : Precision::kInt8);
-      out.memory_int4 +=
-          integer_bytes(rows, depth, table || side == Role::kVision ? Precision::kInt8 : Precision::kInt4);
+      const auto bytes_in = [&](Precision language) {
+        return integer_bytes(rows, depth, precision_for(name, tensor.shape, Precision::kInt8, language));
+      };
+      out.memory_int8 += bytes_in(Precision::kInt8);
+      out.memory_int4 += bytes_in(Precision::kInt4);
     } else {
       out.memory_int8 += static_cast<std::uint64_t>(count) * sizeof(float);
       out.memory_int4 += static_cast<std::uint64_t>(count) * sizeof(float);

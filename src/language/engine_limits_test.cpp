@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/test_support.h"
+#include "kernels/test_idle_ops.h"
 #include "language/engine.h"
 #include "language/test_engine.h"
 
@@ -114,7 +115,7 @@ TEST_F(EngineLimitsTest, TheUsualPoolHoldsOneSequenceOfTheLongestAndTakesNoMemor
 }
 
 // A device whose pools take all their memory at once: it says what is free, and gives less where others were quicker.
-class SmallDevice final : public Ops {
+class SmallDevice final : public IdleOps {
  public:
   SmallDevice(std::uint64_t says, std::uint64_t gives) : says_(says), gives_(gives) {}
   std::optional<std::uint64_t> free_for_kv() const override { return says_; }
@@ -126,26 +127,10 @@ class SmallDevice final : public Ops {
 
   std::string_view name() const override { return "small"; }
   Result<Buffer> allocate(std::int64_t, std::int64_t, DType) const override { return Buffer(); }
-  void upload(std::span<const float>, View) const override {}
-  Status download(ConstView, std::span<float>) const override { return {}; }
   Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView>,
                                                 std::span<const TensorView>) const override {
     return fail(Code::kUnimplemented, "no weights");
   }
-  void matmul(ConstView, const Weight&, const Epilogue&, View) const override {}
-  void embed(std::span<const std::int32_t>, const Weight&, View) const override {}
-  void layer_norm(ConstView, const float*, const float*, float, View) const override {}
-  void rms_norm(ConstView, const float*, float, View) const override {}
-  void silu_mul(ConstView, ConstView, View) const override {}
-  void rope_table(const RopeAngles&, View, View) const override {}
-  void rope(View, std::int64_t, const RopeTable&) const override {}
-  void gather_rows(ConstView, std::span<const std::int32_t>, View) const override {}
-  Status argmax(ConstView, std::span<std::int32_t>) const override { return {}; }
-  void attention(ConstView, ConstView, ConstView, std::int64_t, float, const Segments&, View) const override {}
-  void kv_write(ConstView, ConstView, const StepRows&, std::int64_t, KvPool&) const override {}
-  void paged_attention(ConstView, std::int64_t, float, const StepRows&, std::int64_t, const KvPool&,
-                       View) const override {}
-  void copy_kv_block(std::int32_t, std::int32_t, KvPool&) const override {}
 
  private:
   std::uint64_t says_, gives_;

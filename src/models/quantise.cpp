@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/thread_pool.h"
 #include "models/checkpoint.h"
+#include "models/matrix_precision.h"
 #include "models/new_folder.h"
 #include "models/vision_digest_file.h"
 #include "models/weight_files.h"
@@ -27,14 +28,6 @@ struct Written {
   std::vector<std::byte> values, scales;
   Shape values_shape, scales_shape;
 };
-
-Precision precision_for(std::string_view name, const Shape& shape, Precision vision, Precision language) {
-  if (shape.size() < 2) return Precision::kExact;  // norms, biases
-  if (part_of(name) == Part::kVision) return vision;
-  const bool table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
-  if (name.ends_with("mlp.down_proj.weight")) return down_precision(language);
-  return table ? embedding_precision(language) : language;
-}
 
 Result<Written> rounded(std::string name, const TensorView& view, Precision precision, ThreadPool& threads) {
   Written out{.name = std::move(name), .view = view};
@@ -114,6 +107,14 @@ Result<Role> role_of(const fs::path& dir) {
 }
 
 }  // namespace
+
+Precision precision_for(std::string_view name, const Shape& shape, Precision vision, Precision language) {
+  if (shape.size() < 2) return Precision::kExact;  // norms, biases
+  if (part_of(name) == Part::kVision) return vision;
+  const bool table = name == "model.embed_tokens.weight" || name == "lm_head.weight";
+  if (name.ends_with("mlp.down_proj.weight")) return down_precision(language);
+  return table ? embedding_precision(language) : language;
+}
 
 Status quantise_checkpoint(const fs::path& dir, const fs::path& given, Precision vision, Precision language,
                            const std::function<void(std::uint64_t, std::uint64_t)>& progress,

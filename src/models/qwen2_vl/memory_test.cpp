@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include "kernels/test_idle_ops.h"
 #include "models/qwen2_vl/golden.h"
 #include "models/qwen2_vl/vision.h"
 
@@ -11,15 +12,13 @@ namespace chiasm {
 namespace {
 
 // Counts what is allocated and computes nothing.
-class CountingOps final : public Ops {
+class CountingOps final : public IdleOps {
  public:
   std::string_view name() const override { return "counting"; }
   Result<Buffer> allocate(std::int64_t rows, std::int64_t cols, DType dtype) const override {
     floats += rows * cols;
     return ops_->allocate(rows, cols, dtype);
   }
-  void upload(std::span<const float>, View) const override {}
-  Status download(ConstView, std::span<float>) const override { return {}; }
   Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
                                                 std::span<const TensorView> biases) const override {
     return ops_->prepare(weights, biases);
@@ -27,20 +26,6 @@ class CountingOps final : public Ops {
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override {
     return ops_->make_kv_pool(shape);
   }
-  void matmul(ConstView, const Weight&, const Epilogue&, View) const override {}
-  void embed(std::span<const std::int32_t>, const Weight&, View) const override {}
-  void layer_norm(ConstView, const float*, const float*, float, View) const override {}
-  void rms_norm(ConstView, const float*, float, View) const override {}
-  void silu_mul(ConstView, ConstView, View) const override {}
-  void rope_table(const RopeAngles&, View, View) const override {}
-  void rope(View, std::int64_t, const RopeTable&) const override {}
-  void gather_rows(ConstView, std::span<const std::int32_t>, View) const override {}
-  Status argmax(ConstView, std::span<std::int32_t>) const override { return {}; }
-  void attention(ConstView, ConstView, ConstView, std::int64_t, float, const Segments&, View) const override {}
-  void kv_write(ConstView, ConstView, const StepRows&, std::int64_t, KvPool&) const override {}
-  void paged_attention(ConstView, std::int64_t, float, const StepRows&, std::int64_t, const KvPool&,
-                       View) const override {}
-  void copy_kv_block(std::int32_t, std::int32_t, KvPool&) const override {}
 
   mutable std::int64_t floats = 0;
 
