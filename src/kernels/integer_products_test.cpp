@@ -20,6 +20,8 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include "kernels/test_matrices.h"
+
 namespace chiasm {
 namespace {
 
@@ -43,14 +45,10 @@ std::vector<Way> ways() {
 class IntegerProductsTest : public testing::TestWithParam<Way> {
  protected:
   void SetUp() override {
-    choose(GetParam().target);
+    choose_target(GetParam().target);
     random_.seed(std::random_device{}());
   }
-  void TearDown() override { choose(0); }
-  static void choose(std::int64_t target) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
+  void TearDown() override { choose_target(0); }
 
   std::int64_t pick(std::int64_t low, std::int64_t high) {
     return std::uniform_int_distribution<std::int64_t>(low, high)(random_);
@@ -59,16 +57,6 @@ class IntegerProductsTest : public testing::TestWithParam<Way> {
     Matrix out(rows, cols);
     std::normal_distribution<float> value;
     std::generate_n(out.data(), out.size(), [&] { return value(random_); });
-    return out;
-  }
-  static Matrix poisoned(std::int64_t rows, std::int64_t cols) {
-    Matrix out(rows, cols);
-    std::fill_n(out.data(), out.size(), std::numeric_limits<float>::quiet_NaN());
-    return out;
-  }
-  static Matrix copy(const Matrix& from) {
-    Matrix out(from.rows(), from.cols());
-    std::copy_n(from.data(), from.size(), out.data());
     return out;
   }
   static TensorView view_of(const Matrix& m) {
@@ -97,8 +85,8 @@ TEST_P(IntegerProductsTest, MatchTheReference) {
     Epilogue epilogue;
     epilogue.activation = std::array{Activation::kNone, Activation::kQuickGelu, Activation::kGelu}[pick(0, 2)];
     epilogue.add_to_out = pick(0, 1) == 1;
-    Matrix got = epilogue.add_to_out ? copy(before) : poisoned(m, n);
-    Matrix want = epilogue.add_to_out ? copy(before) : poisoned(m, n);
+    Matrix got = epilogue.add_to_out ? copy_of(before) : poisoned(m, n);
+    Matrix want = epilogue.add_to_out ? copy_of(before) : poisoned(m, n);
     cpu_->matmul(x.view(), *must(cpu_->quantise({&weight, 1}, biases, precision)), epilogue, got.view());
     ref_->matmul(x.view(), *must(ref_->quantise({&weight, 1}, biases, precision)), epilogue, want.view());
     // The groups' sums are the same integers; what is left are a few roundings a group where a target has no fused
@@ -193,7 +181,7 @@ TEST_P(IntegerProductsTest, WhatIsNotFiniteStaysSo) {
         EXPECT_FALSE(std::isfinite(out.row(1)[j]));
       }
     }
-    Matrix broken = copy(w);
+    Matrix broken = copy_of(w);
     broken.row(7)[3] = NAN;
     const TensorView broken_view = view_of(broken);
     const Matrix x = random(2, 200);

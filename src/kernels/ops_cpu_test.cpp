@@ -16,6 +16,8 @@
 #include <hwy/highway.h>
 // clang-format on
 
+#include "kernels/test_matrices.h"
+
 namespace chiasm {
 namespace {
 
@@ -24,16 +26,10 @@ constexpr float kEps = std::numeric_limits<float>::epsilon();
 class OpsCpuTest : public testing::TestWithParam<std::int64_t> {
  protected:
   void SetUp() override {
-    choose(GetParam());
+    choose_target(GetParam());
     random_.seed(std::random_device{}());
   }
-  void TearDown() override { choose(0); }
-
-  // 0 returns to the best target.
-  static void choose(std::int64_t target) {
-    hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
-  }
+  void TearDown() override { choose_target(0); }
 
   std::int64_t pick(std::int64_t low, std::int64_t high) {
     return std::uniform_int_distribution<std::int64_t>(low, high)(random_);
@@ -42,16 +38,6 @@ class OpsCpuTest : public testing::TestWithParam<std::int64_t> {
     Matrix out(rows, cols);
     std::uniform_real_distribution<float> value(-range, range);
     std::generate_n(out.data(), out.size(), [&] { return value(random_); });
-    return out;
-  }
-  static Matrix poisoned(std::int64_t rows, std::int64_t cols) {
-    Matrix out(rows, cols);
-    std::fill_n(out.data(), out.size(), std::numeric_limits<float>::quiet_NaN());
-    return out;
-  }
-  static Matrix copy(const Matrix& from) {
-    Matrix out(from.rows(), from.cols());
-    std::copy_n(from.data(), from.size(), out.data());
     return out;
   }
   // A [n, k] weight of the dtype; the bytes live in bytes_.
@@ -99,8 +85,8 @@ TEST_P(OpsCpuTest, MatmulMatchesReference) {
     Epilogue epilogue;
     epilogue.activation = std::array{Activation::kNone, Activation::kQuickGelu, Activation::kGelu}[pick(0, 2)];
     epilogue.add_to_out = pick(0, 1) == 1;
-    Matrix got = epilogue.add_to_out ? copy(before) : poisoned(m, n);
-    Matrix want = epilogue.add_to_out ? copy(before) : poisoned(m, n);
+    Matrix got = epilogue.add_to_out ? copy_of(before) : poisoned(m, n);
+    Matrix want = epilogue.add_to_out ? copy_of(before) : poisoned(m, n);
     cpu_->matmul(x.view(), **cpu_->prepare({&weight, 1}, biases), epilogue, got.view());
     ref_->matmul(x.view(), **ref_->prepare({&weight, 1}, biases), epilogue, want.view());
     // Two orders of k roundings of partial sums below sqrt(k) in size on average, below k at worst; activations have a
@@ -187,7 +173,7 @@ TEST_P(OpsCpuTest, RopeMatchesReference) {
   for (int round = 0; round < 10; ++round) {
     const std::int64_t rows = pick(1, 70), heads = pick(1, 5), half = pick(1, 64);
     const Matrix cos = random(rows, half), sin = random(rows, half);
-    Matrix got = random(rows, heads * 2 * half), want = copy(got);
+    Matrix got = random(rows, heads * 2 * half), want = copy_of(got);
     cpu_->rope(got.view(), heads, {cos.view(), sin.view()});
     ref_->rope(want.view(), heads, {cos.view(), sin.view()});
     expect_near(got, want, 4 * kEps);
