@@ -12,6 +12,11 @@ class AttentionCudaTest : public CudaTest {};
 // scores' own error (sums of exact products) is far below that.
 constexpr float kAttention = 2 * kRounding;
 
+// Whether single rows go to the kernel that splits keys into ranges: the others' bits are the tiles'.
+bool can_decode(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim) {
+  return (head_dim == 64 || head_dim == 128) && heads / kv_heads <= 16;
+}
+
 TEST_F(AttentionCudaTest, AttentionMatchesReferenceAndKeepsTheRowContract) {
   for (const std::int64_t head_dim : {80, 32, 20, 4, 64, 96, 128, 50}) {
     const std::int64_t heads = pick(1, 3), width = heads * head_dim;
@@ -42,6 +47,33 @@ TEST_F(AttentionCudaTest, AttentionMatchesReferenceAndKeepsTheRowContract) {
       const Matrix own = attend(cu_seqlens[s], alone);
       ASSERT_EQ(std::memcmp(own.data(), got.row(cu_seqlens[s]), static_cast<std::size_t>(own.size()) * 4), 0) << s;
     }
+  }
+}
+
+// Rotation and attention in one call give the bits of the two.
+TEST_F(AttentionCudaTest, SegmentAttentionIsItsParts) {
+  for (const std::int64_t head_dim : {80, 32, 128}) {
+    const std::int64_t heads = pick(1, 3), width = heads * head_dim, half = head_dim / 2;
+    const std::vector<std::int64_t> cu_seqlens{0, pick(1, 300), pick(301, 700)};
+    const std::int64_t rows = cu_seqlens.back();
+    const Matrix qkv = rounded(random(rows, 3 * width, 2.0F)), angles = random(rows, half, 3.0F);
+    Matrix cos(rows, half), sin(rows, half);
+    for (std::int64_t i = 0; i < angles.size(); ++i) {
+      cos.data()[i] = std::cos(angles.data()[i]);
+      sin.data()[i] = std::sin(angles.data()[i]);
+    }
+    const OnCard on_cos = on_card(cos, DType::kF32), on_sin = on_card(sin, DType::kF32);
+    const RopeTable table{on_cos.view, on_sin.view};
+    const auto segments = *cuda_->make_segments(cu_seqlens);
+    const OnCard whole = on_card(qkv, DType::kBF16), parts = on_card(qkv, DType::kBF16);
+    const OnCard got = poisoned(rows, width, DType::kBF16, 8), want = poisoned(rows, width, DType::kBF16);
+    cuda_->segment_attention(whole.view, heads, table, 0.2F, *segments, got.view);
+    cuda_->rope(parts.view.col_range(0, 2 * width), 2 * heads, table);
+    cuda_->attention(parts.view.col_range(0, width), parts.view.col_range(width, width),
+                     parts.view.col_range(2 * width, width), heads, 0.2F, *segments, want.view);
+    expect_untouched(got, 8);
+    const Matrix a = back(got.view), b = back(want.view);
+    ASSERT_EQ(std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * 4), 0) << "head size " << head_dim;
   }
 }
 
@@ -118,6 +150,107 @@ TEST_F(AttentionCudaTest, PagedAttentionMatchesReferenceInChunksAndDecode) {
     const Matrix c = back(copied.view);
     ASSERT_EQ(std::memcmp(a.row(0), c.row(0), static_cast<std::size_t>(q.cols()) * 4), 0);
   }
+}
+
+// Rotation, the new keys and values and the attention in one call: of prompts, of prompts beside a sequence that
+// decodes, of sequences that all decode.
+TEST_F(AttentionCudaTest, StepAttentionMatchesReferenceAndKeepsTheRowContractOfDecode) {
+  for (const auto& [kv_heads, group, head_dim] :
+       {std::array<std::int64_t, 3>{2, 6, 128}, {4, 7, 128}, {1, 3, 64}, {1, 1, 20}, {2, 16, 128}}) {
+    const std::int64_t heads = kv_heads * group, width = (heads + 2 * kv_heads) * head_dim, half = head_dim / 2;
+    const KvShape shape{2, kv_heads, head_dim, 48};
+    const std::int64_t layer = pick(0, 1), length = pick(200, 700), other = pick(1, 90), steps = pick(2, 40);
+    std::vector<std::int32_t> blocks(48);
+    for (std::int32_t i = 0; i < 48; ++i) blocks[static_cast<std::size_t>(i)] = i;
+    std::shuffle(blocks.begin(), blocks.end(), random_);
+    const std::span<const std::int32_t> table(blocks.data(), 24), other_table(blocks.data() + 24, 24);
+    const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
+    const auto ref_pool = *ref_->make_kv_pool(shape), pool = *cuda_->make_kv_pool(shape);
+    // Rows of what the card's calls gave for this input, and the reference's, whose rotated values are rounded too.
+    struct Step {
+      Matrix qkv, cos, sin, want;
+    };
+    const auto input = [&](std::span<const SequenceRows> sequences) {
+      std::int64_t rows = 0;
+      for (const SequenceRows& sequence : sequences) rows += sequence.count;
+      Step out{rounded(random(rows, width, 2.0F)), Matrix(rows, half), Matrix(rows, half),
+               Matrix(rows, heads * head_dim)};
+      const Matrix angles = random(rows, half, 3.0F);
+      for (std::int64_t i = 0; i < angles.size(); ++i) {
+        out.cos.data()[i] = std::cos(angles.data()[i]);
+        out.sin.data()[i] = std::sin(angles.data()[i]);
+      }
+      Matrix turned(rows, width);
+      std::copy_n(out.qkv.data(), out.qkv.size(), turned.data());
+      const StepProjections parts(turned.view(), heads, shape);
+      ref_->rope(parts.q_and_k, heads + kv_heads, {out.cos.view(), out.sin.view()});
+      turned = rounded(std::move(turned));
+      ref_->kv_write(parts.k, parts.v, StepRows(sequences), layer, *ref_pool);
+      ref_->paged_attention(parts.q, heads, scale, StepRows(sequences), layer, *ref_pool, out.want.view());
+      return out;
+    };
+    const auto run = [&](const Step& in, std::int64_t first, std::span<const SequenceRows> sequences) {
+      std::int64_t rows = 0;
+      for (const SequenceRows& sequence : sequences) rows += sequence.count;
+      const OnCard qkv = on_card(in.qkv, DType::kBF16), cos = on_card(in.cos, DType::kF32),
+                   sin = on_card(in.sin, DType::kF32), out = poisoned(rows, heads * head_dim, DType::kBF16, 8);
+      const auto step = *cuda_->make_step(sequences, heads, shape);
+      cuda_->step_attention(qkv.view.row_range(first, rows), heads,
+                            {cos.view.row_range(first, rows), sin.view.row_range(first, rows)}, scale, *step, layer,
+                            *pool, out.view);
+      expect_untouched(out, 8);
+      return back(out.view);
+    };
+    const auto expect_matches = [&](const Step& in, std::span<const SequenceRows> sequences) {
+      Matrix got = run(in, 0, sequences);
+      // A rotated value may fall to the other side of a rounding.
+      expect_near(got, in.want, 2 * 1.5F * kAttention, 0);  // values up to 2
+      return got;
+    };
+    const std::vector<SequenceRows> prompt{{table, 0, length}};
+    expect_matches(input(prompt), prompt);
+    const std::vector<SequenceRows> beside{{table, length, 1}, {other_table, 0, other}};
+    const Step mixed = input(beside);
+    const Matrix in_company = expect_matches(mixed, beside);
+    ASSERT_FALSE(HasFailure()) << "a prompt, head size " << head_dim;
+    const std::vector<SequenceRows> alone{{table, length, 1}};
+    const Matrix by_itself = run(mixed, 0, alone);
+    if (can_decode(heads, kv_heads, head_dim)) {
+      ASSERT_EQ(std::memcmp(by_itself.row(0), in_company.row(0), static_cast<std::size_t>(heads * head_dim) * 4), 0);
+    }
+    for (std::int64_t i = 1; i <= steps; ++i) {
+      const std::vector<SequenceRows> both{{table, length + i, 1}, {other_table, other + i - 1, 1}};
+      const Step in = input(both);
+      const Matrix got = expect_matches(in, both);
+      ASSERT_FALSE(HasFailure()) << "decode, head size " << head_dim << ", step " << i;
+      const std::vector<SequenceRows> second{{other_table, other + i - 1, 1}};
+      const Matrix single = run(in, 1, second);
+      ASSERT_EQ(std::memcmp(single.row(0), got.row(1), static_cast<std::size_t>(heads * head_dim) * 4), 0);
+    }
+  }
+}
+
+// More keys than the most ranges of the smallest size.
+TEST_F(AttentionCudaTest, DecodeOverALongContextMatchesReference) {
+  const std::int64_t kv_heads = 1, heads = 3, head_dim = 128, past = 8192 + pick(1, 3000), blocks = 400;
+  const KvShape shape{1, kv_heads, head_dim, blocks};
+  std::vector<std::int32_t> table(static_cast<std::size_t>(blocks));
+  for (std::int32_t i = 0; i < blocks; ++i) table[static_cast<std::size_t>(i)] = i;
+  std::shuffle(table.begin(), table.end(), random_);
+  const auto ref_pool = *ref_->make_kv_pool(shape), pool = *cuda_->make_kv_pool(shape);
+  const Matrix k = rounded(random(past + 1, head_dim, 2.0F)), v = rounded(random(past + 1, head_dim)),
+               q = rounded(random(1, heads * head_dim, 2.0F));
+  const std::vector<SequenceRows> all{{table, 0, past + 1}}, last{{table, past, 1}};
+  ref_->kv_write(k.view(), v.view(), StepRows(all), 0, *ref_pool);
+  cuda_->kv_write(on_card(k, DType::kBF16).view, on_card(v, DType::kBF16).view, **cuda_->make_step(all, heads, shape),
+                  0, *pool);
+  const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
+  Matrix want(1, heads * head_dim);
+  ref_->paged_attention(q.view(), heads, scale, StepRows(last), 0, *ref_pool, want.view());
+  const OnCard out = poisoned(1, heads * head_dim, DType::kBF16);
+  cuda_->paged_attention(on_card(q, DType::kBF16).view, heads, scale, **cuda_->make_step(last, heads, shape), 0, *pool,
+                         out.view);
+  expect_near(back(out.view), want, kAttention, 0);
 }
 
 }  // namespace

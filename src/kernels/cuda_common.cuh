@@ -26,6 +26,34 @@ __device__ inline bf16 from_float<bf16>(float x) {
   return __float2bfloat16_rn(x);
 }
 
+// --- kernels that begin before the one in front of them in the stream has ended (programmatic dependent launch): what
+// they do until wait_for_previous() may touch nothing that a kernel writes, and every block calls it. So a kernel's end
+// still means that all before it have ended.
+__device__ inline void let_next_begin() { asm volatile("griddepcontrol.launch_dependents;\n" ::: "memory"); }
+__device__ inline void wait_for_previous() { asm volatile("griddepcontrol.wait;\n" ::: "memory"); }
+
+// Launches such a kernel.
+template <class... Parameters, class... Arguments>
+cudaError_t launch_early(void (*kernel)(Parameters...), dim3 grid, unsigned threads, std::size_t shared, cudaStream_t s,
+                         Arguments... arguments) {
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = threads;
+  config.dynamicSmemBytes = shared;
+  config.stream = s;
+  config.attrs = &early;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...);
+}
+
+// From memory to L2, without waiting for it; 16-byte aligned, a multiple of 16 bytes.
+__device__ inline void prefetch_to_l2(const void* p, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(p), "r"(bytes) : "memory");
+}
+
 __device__ inline float warp_sum(float x) {
   for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(0xffffffffU, x, offset);
   return x;
@@ -72,6 +100,69 @@ __device__ inline std::uint32_t pack2(float low, float high) {
 }
 __device__ inline void store8(bf16* p, const float* v) {
   *reinterpret_cast<uint4*>(p) = make_uint4(pack2(v[0], v[1]), pack2(v[2], v[3]), pack2(v[4], v[5]), pack2(v[6], v[7]));
+}
+
+// rms_norm of a row of `cols` F32 values (whole float4s) to BF16 by a block; `squares` has room for cols / 4 floats.
+// Sums are taken in one order, whatever the number of threads: a lane's float4s first, then the 32 lanes. The block has
+// to meet before it reads what others wrote to `out`, and before `squares` is used again.
+__device__ inline void rms_norm_row(const float* x, const float* weight, int cols, float eps, float* squares,
+                                    bf16* out) {
+  constexpr int kKept = 2;  // float4s of a thread that stay in registers
+  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), vectors = cols / 4;
+  float4 kept[kKept], kept_weight[kKept];
+#pragma unroll
+  for (int item = 0; item < kKept; ++item) {
+    const int i = thread + item * threads;
+    if (i >= vectors) continue;
+    kept[item] = reinterpret_cast<const float4*>(x)[i];
+    kept_weight[item] = reinterpret_cast<const float4*>(weight)[i];
+  }
+  const auto square = [&](int i, const float4& v) { squares[i] = v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w); };
+#pragma unroll
+  for (int item = 0; item < kKept; ++item)
+    if (const int i = thread + item * threads; i < vectors) square(i, kept[item]);
+  for (int i = thread + kKept * threads; i < vectors; i += threads) square(i, reinterpret_cast<const float4*>(x)[i]);
+  __syncthreads();
+  float sum = 0;
+#pragma unroll 4
+  for (int i = thread % kWarp; i < vectors; i += kWarp) sum += squares[i];
+  const float inverse = rsqrtf(warp_sum(sum) / static_cast<float>(cols) + eps);
+  const auto store = [&](int i, const float4& v, const float4& w) {
+    reinterpret_cast<uint2*>(out)[i] =
+        make_uint2(pack2(v.x * inverse * w.x, v.y * inverse * w.y), pack2(v.z * inverse * w.z, v.w * inverse * w.w));
+  };
+#pragma unroll
+  for (int item = 0; item < kKept; ++item)
+    if (const int i = thread + item * threads; i < vectors) store(i, kept[item], kept_weight[item]);
+  for (int i = thread + kKept * threads; i < vectors; i += threads)
+    store(i, reinterpret_cast<const float4*>(x)[i], reinterpret_cast<const float4*>(weight)[i]);
+}
+
+__device__ inline float silu(float x) { return x / (1.0F + __expf(-x)); }
+
+// A pair of a head's halves turned by an angle. One rounding after the other, so that every kernel gives the same bits.
+__device__ inline void turn(float& a, float& b, float cos, float sin) {
+  const float u = a, w = b;
+  a = __fmaf_rn(u, cos, -__fmul_rn(w, sin));
+  b = __fmaf_rn(w, cos, __fmul_rn(u, sin));
+}
+
+// 2 values of each half of a head, as they lie in a register.
+__device__ inline void turn2(std::uint32_t& first, std::uint32_t& second, const float* cos, const float* sin) {
+  const float2 c = *reinterpret_cast<const float2*>(cos), s = *reinterpret_cast<const float2*>(sin);
+  float a[2] = {__uint_as_float(first << 16), __uint_as_float(first & 0xffff0000U)};
+  float b[2] = {__uint_as_float(second << 16), __uint_as_float(second & 0xffff0000U)};
+  turn(a[0], b[0], c.x, s.x), turn(a[1], b[1], c.y, s.y);
+  first = pack2(a[0], a[1]), second = pack2(b[0], b[1]);
+}
+// 8 values of each half of a head.
+__device__ inline void turn8(uint4& first, uint4& second, const float* cos, const float* sin) {
+  float a[8], b[8], c[8], s[8];
+  load8(reinterpret_cast<const bf16*>(&first), a), load8(reinterpret_cast<const bf16*>(&second), b);
+  load8(cos, c), load8(sin, s);
+#pragma unroll
+  for (int i = 0; i < 8; ++i) turn(a[i], b[i], c[i], s[i]);
+  store8(reinterpret_cast<bf16*>(&first), a), store8(reinterpret_cast<bf16*>(&second), b);
 }
 
 __device__ inline float activate(float x, int activation) {

@@ -1,6 +1,7 @@
-// Attention of one row a sequence over the pool: decode. A block takes kSplitKeys keys of one sequence and kv head, for
-// all query heads of the group; a second kernel joins the ranges (Flash-Decoding's split, with ranges that depend on
-// the sequence alone, so that a row's bits do too).
+// Attention of one row a sequence over the pool: decode. A block takes a range of keys of one sequence and kv head, for
+// all query heads of the group; the last block of a row to end joins its ranges (Flash-Decoding's split, with ranges
+// that depend on the sequence alone, so that a row's bits do too). Asked to, it does what comes before as well: turns
+// the query, turns the new key and stores it and the new value.
 #include "kernels/cuda_common.cuh"
 #include "kernels/kernels_cuda.h"
 
@@ -9,59 +10,158 @@ namespace {
 
 constexpr int kWarps = 4;
 constexpr int kBlockKeys = 32;  // of one block of the pool, one round of a warp
-constexpr int kRounds = kSplitKeys / (kWarps * kBlockKeys);
 constexpr int kMostGroup = 16;  // query heads of a kv head: the rows of an mma
 constexpr float kLog2E = 1.4426950408889634F;
 
-// partial [rows][heads][splits]: kDim sums, then the highest score (times scale, base 2) and the total weight.
+struct Operands {
+  const bf16* q;
+  std::int64_t q_stride;
+  const bf16 *k, *v;  // of the new tokens, strides as q's; null where the pool has them and q is turned
+  const float *cos, *sin;
+  int kv_heads, group;
+  float scale_log2;
+  const DecodeRow* rows;
+  const std::int32_t* tables;
+  KvLayout pool;
+  int splits;
+  // [rows][heads][splits][kDim] sums, then as many pairs: the highest score (times scale, base 2) and the total weight.
+  float* partial;
+  unsigned* counters;  // [rows][kv_heads]: ranges that are there; zero before and after
+  bf16* out;
+  std::int64_t out_stride;
+};
+
 template <int kDim>
-__global__ void __launch_bounds__(kWarps* kWarp)
-    decode_kernel(const bf16* q, std::int64_t q_stride, int kv_heads, int group, float scale_log2,
-                  const DecodeRow* rows, const std::int32_t* tables, const KvLayout pool, int splits, float* partial) {
-  constexpr int kRow = kDim + 8, kChunks = kDim / 32, kWide = kDim / 8;
+__device__ bf16* key_block(const Operands& o, const DecodeRow& row, int key, int head) {
+  return static_cast<bf16*>(o.pool.data) + o.tables[row.table + key / kBlockKeys] * o.pool.block_stride +
+         head * o.pool.head_stride;
+}
+
+// The new key, turned, and the new value into the pool; by the whole block.
+template <int kDim>
+__device__ void store_newest(const Operands& o, const DecodeRow& row, int head) {
+  constexpr int kHalf = kDim / 2;
+  const int newest = row.keys - 1, i = static_cast<int>(threadIdx.x);
+  bf16* const to = key_block<kDim>(o, row, newest, head) + newest % kBlockKeys * kDim;
+  const std::int64_t at = row.row * o.q_stride + static_cast<std::int64_t>(head) * kDim;
+  if (i < kHalf) {
+    float a = to_float(o.k[at + i]), b = to_float(o.k[at + kHalf + i]);
+    turn(a, b, o.cos[row.row * kHalf + i], o.sin[row.row * kHalf + i]);
+    to[i] = from_float<bf16>(a), to[kHalf + i] = from_float<bf16>(b);
+  }
+  if (i < kDim) to[o.pool.value_offset + i] = o.v[at + i];
+  __syncthreads();
+}
+
+// The ranges of one kv head's queries, joined: a warp a query.
+template <int kDim>
+__device__ void join(const Operands& o, const DecodeRow& row, int head, int count, const float2* weights) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  constexpr int kValues = kDim / kWarp;  // of a lane
+  for (int query = static_cast<int>(threadIdx.x) / kWarp; query < o.group; query += kWarps) {
+    const std::int64_t first =
+        ((static_cast<std::int64_t>(blockIdx.y) * o.kv_heads + head) * o.group + query) * o.splits;
+    // A lane has two ranges' highest score and weight.
+    static_assert(kMostSplits <= 2 * kWarp);
+    const float2 none = make_float2(-INFINITY, 0);
+    float2 a = lane < count ? __ldcg(weights + first + lane) : none;
+    float2 b = lane + kWarp < count ? __ldcg(weights + first + lane + kWarp) : none;
+    float most = fmaxf(a.x, b.x);
+    for (int offset = kWarp / 2; offset > 0; offset /= 2)
+      most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, offset));
+    a.x = exp2_fast(a.x - most), b.x = exp2_fast(b.x - most);
+    const float total = warp_sum(a.x * a.y + b.x * b.y);
+    float sum[kValues] = {};
+    const float* const from = o.partial + first * kDim + lane * kValues;
+#pragma unroll 8
+    for (int s = 0; s < count; ++s) {
+      float v[kValues];
+      if constexpr (kValues == 4) {
+        const float4 four = __ldcg(reinterpret_cast<const float4*>(from + s * kDim));
+        v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
+      } else {
+        const float2 two = __ldcg(reinterpret_cast<const float2*>(from + s * kDim));
+        v[0] = two.x, v[1] = two.y;
+      }
+      const float weight = __shfl_sync(0xffffffffU, s < kWarp ? a.x : b.x, s % kWarp);
+#pragma unroll
+      for (int i = 0; i < kValues; ++i) sum[i] += weight * v[i];
+    }
+    bf16* const to = o.out + row.row * o.out_stride + (head * o.group + query) * kDim + lane * kValues;
+#pragma unroll
+    for (int i = 0; i < kValues; i += 2)
+      *reinterpret_cast<std::uint32_t*>(to + i) = pack2(sum[i] / total, sum[i + 1] / total);
+  }
+}
+
+template <int kDim, bool kTurn>
+__global__ void __launch_bounds__(kWarps* kWarp, 3) decode_kernel(const Operands o) {
+  constexpr int kRow = kDim + 8, kChunks = kDim / 32, kWide = kDim / 8, kHalf = kDim / 2;
+  static_assert(kDim <= kWarps * kWarp);
   __shared__ __align__(16) bf16 values[kWarps][kBlockKeys * kRow];
   __shared__ float highest_of[kWarps][16], total_of[kWarps][16];
-  const DecodeRow row = rows[blockIdx.y];
-  const int split = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.z);
-  const int first_key = split * static_cast<int>(kSplitKeys);
-  if (first_key >= row.keys) return;
+  let_next_begin();
+  const DecodeRow row = o.rows[blockIdx.y];
+  const int split = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.z), group = o.group;
+  const int first_key = split * row.split_keys;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int g = lane / 4, quad = lane % 4;
+  // Keys of earlier steps are there: they come to L2 while the kernel in front still runs.
+  for (int first = first_key + warp * kBlockKeys; lane == 0 && first < min(first_key + row.split_keys, row.keys);
+       first += kWarps * kBlockKeys) {
+    const bf16* const block = key_block<kDim>(o, row, first, head);
+    prefetch_to_l2(block, kBlockKeys * kDim * 2);
+    prefetch_to_l2(block + o.pool.value_offset, kBlockKeys * kDim * 2);
+  }
+  wait_for_previous();
+  if (first_key >= row.keys) return;
+  if constexpr (kTurn) {
+    if (row.keys - 1 < first_key + row.split_keys) store_newest<kDim>(o, row, head);
+  }
   // As in skinny_cuda.cu: both operands read 16 bytes in a row, the order inside k is the same for both.
   uint4 q0[kChunks], q1[kChunks];
-  const bf16* const query = q + row.row * q_stride + static_cast<std::int64_t>(head) * group * kDim;
+  const bf16* const query = o.q + row.row * o.q_stride + static_cast<std::int64_t>(head) * group * kDim;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     const int at = c * 32 + quad * 8;
     q0[c] = g < group ? *reinterpret_cast<const uint4*>(query + g * kDim + at) : make_uint4(0, 0, 0, 0);
     q1[c] = g + 8 < group ? *reinterpret_cast<const uint4*>(query + (g + 8) * kDim + at) : make_uint4(0, 0, 0, 0);
   }
+  if constexpr (kTurn) {
+#pragma unroll
+    for (int c = 0; c < kChunks / 2; ++c) {
+      const std::int64_t at = row.row * kHalf + c * 32 + quad * 8;
+      turn8(q0[c], q0[c + kChunks / 2], o.cos + at, o.sin + at);
+      turn8(q1[c], q1[c + kChunks / 2], o.cos + at, o.sin + at);
+    }
+  }
   float out[kWide][4] = {};
   float highest[2] = {-INFINITY, -INFINITY}, total[2] = {};
-  for (int round = 0; round < kRounds; ++round) {
-    const int first = first_key + (warp * kRounds + round) * kBlockKeys;
-    if (first >= row.keys) break;
-    const bf16* const block = static_cast<const bf16*>(pool.data) +
-                              tables[row.table + first / kBlockKeys] * pool.block_stride + head * pool.head_stride;
-    const bf16* const value_rows = block + pool.value_offset;
+  for (int first = first_key + warp * kBlockKeys; first < min(first_key + row.split_keys, row.keys);
+       first += kWarps * kBlockKeys) {
+    const bf16* const block = key_block<kDim>(o, row, first, head);
+    const bf16* const value_rows = block + o.pool.value_offset;
     __syncwarp();  // the values of the round before are read
     for (int i = lane; i < kBlockKeys * kWide; i += kWarp)
       copy_async_16(&values[warp][i / kWide * kRow + i % kWide * 8], value_rows + i * 8, first + i / kWide < row.keys);
     commit_copies();
+    uint4 keys[kBlockKeys / 8][kChunks];  // all are asked for before the first is used
+#pragma unroll
+    for (int n = 0; n < kBlockKeys / 8; ++n)
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c)
+        keys[n][c] = first + n * 8 + g < row.keys
+                         ? *reinterpret_cast<const uint4*>(block + (n * 8 + g) * kDim + c * 32 + quad * 8)
+                         : make_uint4(0, 0, 0, 0);
     float scores[kBlockKeys / 8][4] = {};
 #pragma unroll
     for (int n = 0; n < kBlockKeys / 8; ++n) {
-      const int key = n * 8 + g;
-      const bool valid = first + key < row.keys;
-      uint4 k[kChunks];
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c)
-        k[c] = valid ? *reinterpret_cast<const uint4*>(block + key * kDim + c * 32 + quad * 8) : make_uint4(0, 0, 0, 0);
 #pragma unroll
       for (int c = 0; c < kChunks; ++c) {
         const std::uint32_t low[4] = {q0[c].x, q1[c].x, q0[c].y, q1[c].y},
                             high[4] = {q0[c].z, q1[c].z, q0[c].w, q1[c].w};
-        const std::uint32_t b_low[2] = {k[c].x, k[c].y}, b_high[2] = {k[c].z, k[c].w};
+        const uint4& k = keys[n][c];
+        const std::uint32_t b_low[2] = {k.x, k.y}, b_high[2] = {k.z, k.w};
         mma_16x8x16(scores[n], low, b_low);
         mma_16x8x16(scores[n], high, b_high);
       }
@@ -74,7 +174,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           float& s = scores[n][2 * half + i];
-          s = first + n * 8 + quad * 2 + i < row.keys ? s * scale_log2 : -INFINITY;
+          s = first + n * 8 + quad * 2 + i < row.keys ? s * o.scale_log2 : -INFINITY;
           most = fmaxf(most, s);
         }
       most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 1));
@@ -116,62 +216,56 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     total[half] += __shfl_xor_sync(0xffffffffU, total[half], 2);
     if (quad == 0) highest_of[warp][half * 8 + g] = highest[half], total_of[warp][half * 8 + g] = total[half];
   }
-  // The warps join one after the other: [16][kDim] floats fit where the values were.
-  static_assert(sizeof(float) * 16 * kDim <= sizeof(bf16) * kWarps * kBlockKeys * kRow);
-  auto* const joined = reinterpret_cast<float*>(&values[0][0]);
+  // The warps' sums, brought to one highest score, lie beside each other where the values were.
+  static_assert(sizeof(float) * kWarps * kMostGroup * kDim <= sizeof(values));
   __syncthreads();
-  float most[2];
+  auto* const joined = reinterpret_cast<float*>(&values[0][0]);  // [kWarps][group][kDim]
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    most[half] = -INFINITY;
-    for (int w = 0; w < kWarps; ++w) most[half] = fmaxf(most[half], highest_of[w][half * 8 + g]);
+    const int query = half * 8 + g;
+    if (query >= group) continue;
+    float most = -INFINITY;
+    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, highest_of[w][query]);
+    const float fade = exp2_fast(highest[half] - most);  // a warp without keys: exp2(-inf) = 0
+#pragma unroll
+    for (int n = 0; n < kWide; ++n)
+      *reinterpret_cast<float2*>(joined + (warp * group + query) * kDim + n * 8 + quad * 2) =
+          make_float2(out[n][2 * half] * fade, out[n][2 * half + 1] * fade);
   }
-  for (int w = 0; w < kWarps; ++w) {
-    if (warp == w) {
+  __syncthreads();
+  const std::int64_t first_query = (static_cast<std::int64_t>(blockIdx.y) * o.kv_heads + head) * group;
+  for (int i = static_cast<int>(threadIdx.x); i < group * kDim / 4; i += kWarps * kWarp) {
+    float4 sum = reinterpret_cast<const float4*>(joined)[i];
 #pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const float fade = exp2_fast(highest[half] - most[half]);  // a warp without keys: exp2(-inf) = 0
-#pragma unroll
-        for (int n = 0; n < kWide; ++n) {
-          float* const to = joined + (half * 8 + g) * kDim + n * 8 + quad * 2;
-          to[0] = (w == 0 ? 0.0F : to[0]) + out[n][2 * half] * fade;
-          to[1] = (w == 0 ? 0.0F : to[1]) + out[n][2 * half + 1] * fade;
-        }
-      }
+    for (int w = 1; w < kWarps; ++w) {
+      const float4 more = reinterpret_cast<const float4*>(joined)[w * group * kDim / 4 + i];
+      sum = make_float4(sum.x + more.x, sum.y + more.y, sum.z + more.z, sum.w + more.w);
     }
-    __syncthreads();
+    const std::int64_t at = (first_query + i / (kDim / 4)) * o.splits + split;
+    reinterpret_cast<float4*>(o.partial)[at * (kDim / 4) + i % (kDim / 4)] = sum;
   }
-  const int heads = kv_heads * group;
-  for (int i = static_cast<int>(threadIdx.x); i < group * kDim; i += kWarps * kWarp) {
-    const std::int64_t at = (static_cast<std::int64_t>(blockIdx.y) * heads + head * group + i / kDim) * splits + split;
-    partial[at * (kDim + 2) + i % kDim] = joined[i];
-  }
+  float2* const weights = reinterpret_cast<float2*>(o.partial + static_cast<std::int64_t>(gridDim.y) * o.kv_heads *
+                                                                    group * o.splits * kDim);
   if (static_cast<int>(threadIdx.x) < group) {
     const int i = static_cast<int>(threadIdx.x);
     float high = -INFINITY, sum = 0;
     for (int w = 0; w < kWarps; ++w) high = fmaxf(high, highest_of[w][i]);
     for (int w = 0; w < kWarps; ++w) sum += total_of[w][i] * exp2_fast(highest_of[w][i] - high);
-    const std::int64_t at = (static_cast<std::int64_t>(blockIdx.y) * heads + head * group + i) * splits + split;
-    partial[at * (kDim + 2) + kDim] = high;
-    partial[at * (kDim + 2) + kDim + 1] = sum;
+    weights[(first_query + i) * o.splits + split] = make_float2(high, sum);
   }
-}
-
-template <int kDim>
-__global__ void join_kernel(const float* partial, const DecodeRow* rows, int heads, int splits, bf16* out,
-                            std::int64_t out_stride) {
-  const DecodeRow row = rows[blockIdx.x];
-  const int head = static_cast<int>(blockIdx.y), i = static_cast<int>(threadIdx.x);
-  const int count = (row.keys + static_cast<int>(kSplitKeys) - 1) / static_cast<int>(kSplitKeys);
-  const float* p = partial + (static_cast<std::int64_t>(blockIdx.x) * heads + head) * splits * (kDim + 2);
-  float most = -INFINITY, total = 0, sum = 0;
-  for (int s = 0; s < count; ++s) most = fmaxf(most, p[s * (kDim + 2) + kDim]);
-  for (int s = 0; s < count; ++s) {
-    const float weight = exp2_fast(p[s * (kDim + 2) + kDim] - most);
-    total += weight * p[s * (kDim + 2) + kDim + 1];
-    sum += weight * p[s * (kDim + 2) + i];
+  // The last range joins: it sees the others' since they were written before their count.
+  __shared__ bool last;
+  const int count = (row.keys + row.split_keys - 1) / row.split_keys;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    const unsigned before = atomicInc(o.counters + blockIdx.y * o.kv_heads + head, static_cast<unsigned>(count - 1));
+    last = before == static_cast<unsigned>(count - 1);
   }
-  out[row.row * out_stride + head * kDim + i] = __float2bfloat16_rn(sum / total);
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  join<kDim>(o, row, head, count, weights);
 }
 
 }  // namespace
@@ -180,24 +274,32 @@ bool can_decode_cuda(std::int64_t heads, std::int64_t kv_heads, std::int64_t hea
   return (head_dim == 64 || head_dim == 128) && heads / kv_heads <= kMostGroup;
 }
 
-cudaError_t decode_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
-                                  const DecodeRow* rows, std::int64_t row_count, std::int64_t splits,
-                                  const std::int32_t* tables, const KvLayout& pool, float* partial, CudaView out,
-                                  cudaStream_t s) {
-  if (row_count == 0) return cudaSuccess;
-  const int group = static_cast<int>(heads / kv_heads);
-  const dim3 grid(static_cast<unsigned>(splits), static_cast<unsigned>(row_count), static_cast<unsigned>(kv_heads));
-  const dim3 join_grid(static_cast<unsigned>(row_count), static_cast<unsigned>(heads));
-  const auto launch = [&]<int kDim>() {
-    decode_kernel<kDim><<<grid, kWarps * kWarp, 0, s>>>(static_cast<const bf16*>(q.data), q.stride,
-                                                        static_cast<int>(kv_heads), group, scale * kLog2E, rows, tables,
-                                                        pool, static_cast<int>(splits), partial);
-    if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
-    join_kernel<kDim><<<join_grid, kDim, 0, s>>>(partial, rows, static_cast<int>(heads), static_cast<int>(splits),
-                                                 static_cast<bf16*>(out.data), out.stride);
-    return cudaGetLastError();
-  };
-  return q.cols / heads == 64 ? launch.template operator()<64>() : launch.template operator()<128>();
+cudaError_t decode_attention_cuda(const DecodeQueries& queries, const DecodeStep& step, const KvLayout& pool,
+                                  float scale, CudaView out, cudaStream_t s) {
+  if (step.count == 0) return cudaSuccess;
+  const Operands o{.q = static_cast<const bf16*>(queries.q.data),
+                   .q_stride = queries.q.stride,
+                   .k = static_cast<const bf16*>(queries.k),
+                   .v = static_cast<const bf16*>(queries.v),
+                   .cos = queries.cos,
+                   .sin = queries.sin,
+                   .kv_heads = static_cast<int>(queries.kv_heads),
+                   .group = static_cast<int>(queries.heads / queries.kv_heads),
+                   .scale_log2 = scale * kLog2E,
+                   .rows = step.rows,
+                   .tables = step.tables,
+                   .pool = pool,
+                   .splits = static_cast<int>(step.splits),
+                   .partial = step.partial,
+                   .counters = step.counters,
+                   .out = static_cast<bf16*>(out.data),
+                   .out_stride = out.stride};
+  const dim3 grid(static_cast<unsigned>(step.splits), static_cast<unsigned>(step.count),
+                  static_cast<unsigned>(queries.kv_heads));
+  const auto launch = [&](auto* kernel) { return launch_early(kernel, grid, kWarps * kWarp, 0, s, o); };
+  const bool turn = queries.k != nullptr;
+  if (queries.q.cols / queries.heads == 64) return launch(turn ? decode_kernel<64, true> : decode_kernel<64, false>);
+  return launch(turn ? decode_kernel<128, true> : decode_kernel<128, false>);
 }
 
 }  // namespace chiasm

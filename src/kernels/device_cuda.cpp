@@ -151,7 +151,7 @@ void CudaDevice::send_small(std::byte* to, const void* from, std::uint64_t bytes
 void CudaDevice::send(std::byte* to, std::uint64_t bytes, const Fill& fill) const {
   const cudaStream_t on = stream();
   const std::lock_guard lock(pieces_mutex_);
-  constexpr std::uint64_t kPart = 256 << 10;  // of a thread
+  constexpr std::uint64_t kPart = 64 << 10;  // of a thread
   int turn = 0;
   for (std::uint64_t offset = 0; offset < bytes; offset += kPiece, turn ^= 1) {
     const Piece& piece = pieces_[turn];

@@ -39,8 +39,19 @@ std::int64_t argmax_scratch(std::int64_t rows);
 inline constexpr std::int64_t kSkinnyRows = 16;
 // From there to here cuBLASLt may split k (decode of many); beyond, it may not.
 inline constexpr std::int64_t kFewRows = 64;
-cudaError_t skinny_matmul_cuda(CudaView x, const void* weight, const float* bias, int activation, bool add_to_out,
-                               CudaView out, cudaStream_t s);
+struct SkinnyProduct {
+  CudaView x;
+  const void* weight = nullptr;
+  const float* bias = nullptr;
+  int activation = 0;
+  bool add_to_out = false;
+  bool gated = false;  // as Epilogue::gated, nothing is stored in the second half; an even n
+  // Not null: x is F32 and its rms_norm is multiplied; up to kNormedRows rows, k up to kNormedDepth.
+  const float* norm_weight = nullptr;
+  float eps = 0;
+};
+inline constexpr std::int64_t kNormedRows = 2, kNormedDepth = 8192;
+cudaError_t skinny_matmul_cuda(const SkinnyProduct& product, CudaView out, cudaStream_t s);
 // Any shape and alignment, slow (plain_matmul_cuda.cu).
 cudaError_t plain_matmul_cuda(CudaView x, const void* weight, const float* bias, int activation, bool add_to_out,
                               CudaView out, cudaStream_t s);
@@ -48,12 +59,13 @@ cudaError_t plain_matmul_cuda(CudaView x, const void* weight, const float* bias,
 // --- attention
 // A tile of queries over one range of keys.
 struct QueryTile {
-  std::int32_t first_query = 0;  // (row, head of the group) pairs from here, counted in the sequence
-  std::int32_t queries = 0;      // pairs of the whole sequence
-  std::int32_t first_row = 0;    // of q and out: the sequence's first
-  std::int32_t past = 0;         // paged: tokens in the pool before the sequence's rows
-  std::int32_t keys = 0;         // not paged: of the segment
-  std::int32_t table = 0;        // paged: where its block table begins; else the segment's first key tile
+  std::int32_t first_query = 0;     // (row, head of the group) pairs from here, counted in the sequence
+  std::int32_t queries = 0;         // pairs of the whole sequence
+  std::int32_t first_row = 0;       // of q and out: the sequence's first
+  std::int32_t past = 0;            // paged: tokens in the pool before the sequence's rows
+  std::int32_t keys = 0;            // not paged: of the segment
+  std::int32_t table = 0;           // paged: where its block table begins
+  std::int32_t first_key_tile = 0;  // of the segment or sequence, among the KeyTiles
 };
 inline constexpr std::int64_t kQueryTileRows = 128;
 inline constexpr std::int64_t kMostHeadDim = 128;
@@ -67,39 +79,66 @@ struct KvLayout {
 // Every row sees its whole segment (attention_cuda.cu).
 cudaError_t attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale, const QueryTile* tiles,
                            std::int64_t tile_count, CudaView out, cudaStream_t s);
-// The same for what can_attend_wide_cuda() takes (wide_attention_cuda.cu): `packed` holds key_tile_count tiles of every
-// head's keys and values, wide_packed_columns(head_dim) BF16 values of each head. A tile's `table` is its segment's
-// first key tile.
-inline constexpr std::int64_t kWideKeys = 128;
-struct KeyTile {
-  std::int32_t first_row = 0;  // of k and v: the segment's first
-  std::int32_t first_key = 0;  // counted in the segment
-  std::int32_t keys = 0;       // of the segment
-};
-bool can_attend_wide_cuda(CudaView q, CudaView k, CudaView v, CudaView out, std::int64_t heads);
-inline std::int64_t wide_packed_columns(std::int64_t head_dim) { return 2 * kWideKeys * head_dim; }
-cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale,
-                                const KeyTile* key_tiles, std::int64_t key_tile_count, const QueryTile* tiles,
-                                std::int64_t tile_count, void* packed, CudaView out, cudaStream_t s);
 // Causal, over the pool.
 cudaError_t paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
                                  const QueryTile* tiles, std::int64_t tile_count, const std::int32_t* tables,
                                  const KvLayout& pool, CudaView out, cudaStream_t s);
 
-// One row a sequence, its keys split into ranges of kSplitKeys (decode_attention_cuda.cu).
-struct DecodeRow {
-  std::int32_t row = 0, keys = 0, table = 0;
+// Both again, faster, for what can_attend_wide*() takes (wide_attention_cuda.cu).
+inline constexpr std::int64_t kWideKeys = 128;
+struct KeyTile {
+  std::int32_t first_row = 0;  // of k and v: the segment's first; paged: where the block table begins
+  std::int32_t first_key = 0;  // counted in the segment or sequence
+  std::int32_t keys = 0;       // of the segment or sequence
 };
-inline constexpr std::int64_t kSplitKeys = 256;
+struct WideTiles {
+  const QueryTile* queries = nullptr;
+  std::int64_t count = 0;
+  const KeyTile* keys = nullptr;
+  std::int64_t key_count = 0;
+};
+bool can_attend_wide_cuda(CudaView q, CudaView k, CudaView v, CudaView out, std::int64_t heads);
+bool can_attend_wide_paged_cuda(CudaView q, CudaView out, std::int64_t heads);
+// `packed` is room for key_count tiles of every (kv) head: wide_packed_columns(head_dim) BF16 values each.
+inline std::int64_t wide_packed_columns(std::int64_t head_dim) { return 2 * kWideKeys * head_dim; }
+// cos and sin [rows, head_dim / 2], or null: q and k are turned on their way.
+cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, const float* cos,
+                                const float* sin, float scale, const WideTiles& tiles, void* packed, CudaView out,
+                                cudaStream_t s);
+cudaError_t wide_paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
+                                      const WideTiles& tiles, const std::int32_t* tables, const KvLayout& pool,
+                                      void* packed, CudaView out, cudaStream_t s);
+
+// One row a sequence, its keys split into ranges (decode_attention_cuda.cu): of kSplitKeys, of a multiple where that
+// would be more than kMostSplits.
+struct DecodeRow {
+  std::int32_t row = 0, keys = 0, table = 0, split_keys = 0;
+};
+inline constexpr std::int64_t kSplitKeys = 128, kMostSplits = 64;
 // Head sizes 64 and 128, up to 16 query heads a kv head, q's rows 16-byte aligned; others take the tiles.
 bool can_decode_cuda(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim);
-// `partial`: rows * heads * splits * (head_dim + 2) floats, splits = ceil(longest / kSplitKeys).
-cudaError_t decode_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
-                                  const DecodeRow* rows, std::int64_t row_count, std::int64_t splits,
-                                  const std::int32_t* tables, const KvLayout& pool, float* partial, CudaView out,
-                                  cudaStream_t s);
+struct DecodeQueries {
+  CudaView q;
+  std::int64_t heads = 0, kv_heads = 0;
+  // Where they are not null, q and k still have to be turned by cos and sin [rows, head_dim / 2], and k and v, with q's
+  // stride, belong into the pool.
+  const void *k = nullptr, *v = nullptr;
+  const float *cos = nullptr, *sin = nullptr;
+};
+struct DecodeStep {
+  const DecodeRow* rows = nullptr;
+  std::int64_t count = 0, splits = 0;  // of rows, of the longest row's ranges
+  const std::int32_t* tables = nullptr;
+  float* partial = nullptr;      // count * heads * splits * (head_dim + 2)
+  unsigned* counters = nullptr;  // count * kv_heads zeros, which they are again afterwards
+};
+cudaError_t decode_attention_cuda(const DecodeQueries& queries, const DecodeStep& step, const KvLayout& pool,
+                                  float scale, CudaView out, cudaStream_t s);
 
 // --- the pool (kv_cuda.cu): row i of k and v goes to slots[i] = block * kKvBlock + place.
+// `cos`, `sin` [rows, head_dim / 2]: k is turned on its way, and so is q, in place.
+cudaError_t turn_and_write_cuda(CudaView q, CudaView k, CudaView v, std::int64_t kv_heads, const float* cos,
+                                const float* sin, const std::int32_t* slots, KvLayout pool, cudaStream_t s);
 cudaError_t kv_write_cuda(CudaView k, CudaView v, const std::int32_t* slots, std::int64_t kv_heads, KvLayout pool,
                           cudaStream_t s);
 

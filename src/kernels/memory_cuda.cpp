@@ -134,20 +134,29 @@ void CudaInts::renew(const CudaDevice& device, std::span<const std::int32_t> val
 
 namespace {
 
+constexpr std::int64_t kSpareSplits = 2;
+
+void append_key_tiles(std::int32_t first_row, std::int32_t keys, std::vector<KeyTile>& to) {
+  for (std::int32_t k = 0; k < keys; k += static_cast<std::int32_t>(kWideKeys)) to.push_back({first_row, k, keys});
+}
+
 // A step's lists on their way to the card.
 struct StepLists {
-  std::vector<std::int32_t> slots, tables;
+  std::vector<std::int32_t> slots, tables, counters;
   std::vector<QueryTile> tiles;
+  std::vector<KeyTile> key_tiles;
   std::vector<DecodeRow> decode;
   std::int64_t splits = 0;
 
   // The tables last: theirs is the length that changes while a sequence decodes.
-  std::vector<std::int32_t> joined(std::int64_t& tiles_at, std::int64_t& decode_at, std::int64_t& tables_at) const {
+  std::vector<std::int32_t> joined(StepOffsets& at) const {
     std::vector<std::int32_t> out;
     append(out, slots);
-    tiles_at = append(out, tiles);
-    decode_at = append(out, decode);
-    tables_at = append(out, tables);
+    at.tiles = append(out, tiles);
+    at.key_tiles = append(out, key_tiles);
+    at.decode = append(out, decode);
+    at.counters = append(out, counters);
+    at.tables = append(out, tables);
     return out;
   }
 };
@@ -171,14 +180,19 @@ StepLists lists_of(std::span<const SequenceRows> sequences, std::int64_t heads, 
                               static_cast<std::int32_t>(kKvBlock) +
                           static_cast<std::int32_t>(t % kKvBlock));
     if (count == 1 && can_decode) {
-      out.decode.push_back({row, past + 1, table});
-      out.splits = std::max<std::int64_t>(out.splits, (past + kSplitKeys) / kSplitKeys);
+      const std::int64_t keys = past + 1, most = kSplitKeys * kMostSplits;
+      const std::int64_t range = (keys + most - 1) / most * kSplitKeys;
+      out.decode.push_back({row, past + 1, table, static_cast<std::int32_t>(range)});
+      out.splits = std::max(out.splits, (keys + range - 1) / range);
     } else {
+      const auto first_key_tile = static_cast<std::int32_t>(out.key_tiles.size());
       for (std::int32_t q = 0; q < count * group; q += static_cast<std::int32_t>(kQueryTileRows))
-        out.tiles.push_back({q, count * group, row, past, 0, table});
+        out.tiles.push_back({q, count * group, row, past, 0, table, first_key_tile});
+      append_key_tiles(table, past + count, out.key_tiles);
     }
     row += count;
   }
+  out.counters.resize(out.decode.size() * static_cast<std::size_t>(shape.kv_heads));
   // The longest first: they decide when the last one ends. The order changes no result.
   std::stable_sort(out.tiles.begin(), out.tiles.end(), [group](const QueryTile& a, const QueryTile& b) {
     return a.past + a.first_query / group > b.past + b.first_query / group;
@@ -200,11 +214,12 @@ Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& dev
                                                            std::int64_t table_room) {
   std::unique_ptr<CudaStepRows> out(new CudaStepRows(sequences));
   const StepLists lists = lists_of(sequences, heads, shape);
-  std::vector<std::int32_t> all = lists.joined(out->tiles_at_, out->decode_at_, out->tables_at_);
+  std::vector<std::int32_t> all = lists.joined(out->at_);
   out->tile_count_ = static_cast<std::int64_t>(lists.tiles.size());
+  out->key_tile_count_ = static_cast<std::int64_t>(lists.key_tiles.size());
   out->decode_count_ = static_cast<std::int64_t>(lists.decode.size());
   out->splits_ = std::max(splits, lists.splits);
-  all.resize(std::max(all.size(), static_cast<std::size_t>(out->tables_at_ + table_room)));
+  all.resize(std::max(all.size(), static_cast<std::size_t>(out->at_.tables + table_room)));
   out->room_ = static_cast<std::int64_t>(all.size());
   ASSIGN_OR_RETURN(out->ints_, CudaInts::send(device, all));
   ASSIGN_OR_RETURN(out->partial_,
@@ -216,16 +231,17 @@ Result<bool> CudaStepRows::renew(const CudaDevice& device, std::span<const Seque
                                  const KvShape& shape, std::unique_ptr<const StepRows>& step) {
   const StepLists lists = lists_of(sequences, heads, shape);
   if (const auto* old = static_cast<const CudaStepRows*>(step.get())) {
-    std::int64_t tiles_at = 0, decode_at = 0, tables_at = 0;
-    const std::vector<std::int32_t> all = lists.joined(tiles_at, decode_at, tables_at);
-    if (tiles_at == old->tiles_at_ && decode_at == old->decode_at_ && tables_at == old->tables_at_ &&
-        lists.tiles.empty() && static_cast<std::int64_t>(all.size()) <= old->room_ && lists.splits <= old->splits_) {
+    StepOffsets at;
+    const std::vector<std::int32_t> all = lists.joined(at);
+    if (at == old->at_ && lists.tiles.empty() && static_cast<std::int64_t>(all.size()) <= old->room_ &&
+        lists.splits <= old->splits_) {
       old->ints_.renew(device, all);
       return true;
     }
   }
-  // Room for twice what there is, so that this is seldom.
-  ASSIGN_OR_RETURN(step, make(device, sequences, heads, shape, 2 * lists.splits,
+  // Room for more than there is, so that this is seldom: but blocks of ranges that are not there cost time in each
+  // step.
+  ASSIGN_OR_RETURN(step, make(device, sequences, heads, shape, lists.splits + kSpareSplits,
                               2 * static_cast<std::int64_t>(lists.tables.size()) + 32));
   return false;
 }
@@ -240,9 +256,8 @@ Result<std::unique_ptr<const Segments>> CudaSegments::make(const CudaDevice& dev
     const auto first = static_cast<std::int32_t>(cu_seqlens[s]);
     const auto count = static_cast<std::int32_t>(cu_seqlens[s + 1] - cu_seqlens[s]);
     for (std::int32_t q = 0; q < count; q += static_cast<std::int32_t>(kQueryTileRows))
-      tiles.push_back({q, count, first, 0, count, static_cast<std::int32_t>(key_tiles.size())});
-    for (std::int32_t k = 0; k < count; k += static_cast<std::int32_t>(kWideKeys))
-      key_tiles.push_back({first, k, count});
+      tiles.push_back({q, count, first, 0, count, 0, static_cast<std::int32_t>(key_tiles.size())});
+    append_key_tiles(first, count, key_tiles);
   }
   std::vector<std::int32_t> all;
   append(all, tiles);

@@ -73,6 +73,12 @@ class CudaInts {
   Buffer data_;
 };
 
+// Where the lists of a step begin among its integers.
+struct StepOffsets {
+  std::int64_t tiles = 0, key_tiles = 0, decode = 0, counters = 0, tables = 0;
+  bool operator==(const StepOffsets&) const = default;
+};
+
 class CudaStepRows final : public StepRows {
  public:
   static Result<std::unique_ptr<const StepRows>> make(const CudaDevice& device, std::span<const SequenceRows> sequences,
@@ -81,14 +87,22 @@ class CudaStepRows final : public StepRows {
   static Result<bool> renew(const CudaDevice& device, std::span<const SequenceRows> sequences, std::int64_t heads,
                             const KvShape& shape, std::unique_ptr<const StepRows>& step);
   const std::int32_t* slots() const { return ints_.at(0); }
-  const std::int32_t* tables() const { return ints_.at(tables_at_); }
-  const QueryTile* tiles() const { return reinterpret_cast<const QueryTile*>(ints_.at(tiles_at_)); }
-  const DecodeRow* decode_rows() const { return reinterpret_cast<const DecodeRow*>(ints_.at(decode_at_)); }
-  std::int64_t tile_count() const { return tile_count_; }
-  std::int64_t decode_count() const { return decode_count_; }
-  std::int64_t splits() const { return splits_; }  // of the longest sequence that decodes
-  // Room for decode_attention_cuda's partial results; layers use it one after the other, in the stream's order.
-  float* partial() const { return reinterpret_cast<float*>(const_cast<std::byte*>(partial_.view().data)); }
+  const std::int32_t* tables() const { return ints_.at(at_.tables); }
+  WideTiles tiles() const {  // of the sequences that do not decode
+    return {.queries = reinterpret_cast<const QueryTile*>(ints_.at(at_.tiles)),
+            .count = tile_count_,
+            .keys = reinterpret_cast<const KeyTile*>(ints_.at(at_.key_tiles)),
+            .key_count = key_tile_count_};
+  }
+  // The sequences that decode. Layers use its room one after the other, in the stream's order.
+  DecodeStep decode() const {
+    return {.rows = reinterpret_cast<const DecodeRow*>(ints_.at(at_.decode)),
+            .count = decode_count_,
+            .splits = splits_,
+            .tables = tables(),
+            .partial = reinterpret_cast<float*>(const_cast<std::byte*>(partial_.view().data)),
+            .counters = reinterpret_cast<unsigned*>(const_cast<std::int32_t*>(ints_.at(at_.counters)))};
+  }
 
  private:
   explicit CudaStepRows(std::span<const SequenceRows> sequences) : StepRows(sequences) {}
@@ -97,18 +111,20 @@ class CudaStepRows final : public StepRows {
                                                       std::int64_t table_room);
   CudaInts ints_;
   Buffer partial_;
-  std::int64_t tables_at_ = 0, tiles_at_ = 0, decode_at_ = 0;
-  std::int64_t tile_count_ = 0, decode_count_ = 0, splits_ = 0, room_ = 0;
+  StepOffsets at_;
+  std::int64_t tile_count_ = 0, key_tile_count_ = 0, decode_count_ = 0, splits_ = 0, room_ = 0;
 };
 
 class CudaSegments final : public Segments {
  public:
   static Result<std::unique_ptr<const Segments>> make(const CudaDevice& device,
                                                       std::span<const std::int64_t> cu_seqlens);
-  const QueryTile* tiles() const { return reinterpret_cast<const QueryTile*>(ints_.at(0)); }
-  std::int64_t tile_count() const { return tile_count_; }
-  const KeyTile* key_tiles() const { return reinterpret_cast<const KeyTile*>(ints_.at(key_tiles_at_)); }
-  std::int64_t key_tile_count() const { return key_tile_count_; }
+  WideTiles tiles() const {
+    return {.queries = reinterpret_cast<const QueryTile*>(ints_.at(0)),
+            .count = tile_count_,
+            .keys = reinterpret_cast<const KeyTile*>(ints_.at(key_tiles_at_)),
+            .key_count = key_tile_count_};
+  }
 
  private:
   explicit CudaSegments(std::span<const std::int64_t> cu_seqlens) : Segments(cu_seqlens) {}

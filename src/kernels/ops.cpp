@@ -4,6 +4,15 @@
 
 namespace chiasm {
 
+StepProjections::StepProjections(View qkv, std::int64_t heads, const KvShape& shape) {
+  const std::int64_t q_width = heads * shape.head_dim, kv_width = shape.kv_heads * shape.head_dim;
+  CHECK(qkv.cols == q_width + 2 * kv_width);
+  q = qkv.col_range(0, q_width);
+  k = qkv.col_range(q_width, kv_width);
+  v = qkv.col_range(q_width + kv_width, kv_width);
+  q_and_k = qkv.col_range(0, q_width + kv_width);
+}
+
 std::uint64_t Ops::kv_block_bytes(const KvShape& shape) const {
   return static_cast<std::uint64_t>(shape.layers * shape.kv_heads * shape.head_dim * 2 * kKvBlock) * sizeof(float);
 }
@@ -39,6 +48,28 @@ void Ops::replay(const Recording&) const { CHECK(false); }
 
 Result<std::unique_ptr<const Segments>> Ops::make_segments(std::span<const std::int64_t> cu_seqlens) const {
   return std::make_unique<const Segments>(cu_seqlens);
+}
+
+void Ops::norm_matmul(ConstView x, const float* norm_weight, float eps, View normed, const Weight& weight,
+                      const Epilogue& epilogue, View out) const {
+  rms_norm(x, norm_weight, eps, normed);
+  matmul(normed, weight, epilogue, out);
+}
+
+void Ops::segment_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const Segments& segments,
+                            View out) const {
+  const std::int64_t width = qkv.cols / 3;
+  rope(qkv.col_range(0, 2 * width), 2 * heads, table);  // q and k, side by side
+  attention(qkv.col_range(0, width), qkv.col_range(width, width), qkv.col_range(2 * width, width), heads, scale,
+            segments, out);
+}
+
+void Ops::step_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const StepRows& step,
+                         std::int64_t layer, KvPool& pool, View out) const {
+  const StepProjections parts(qkv, heads, pool.shape());
+  rope(parts.q_and_k, heads + pool.shape().kv_heads, table);
+  kv_write(parts.k, parts.v, step, layer, pool);
+  paged_attention(parts.q, heads, scale, step, layer, pool, out);
 }
 
 }  // namespace chiasm

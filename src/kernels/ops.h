@@ -60,6 +60,9 @@ enum class Activation : std::uint8_t {
 struct Epilogue {
   Activation activation = Activation::kNone;
   bool add_to_out = false;  // out += instead of out =; the residual connection
+  // The first half of out becomes silu(first half) * second half, what is in the second is undefined afterwards. Without
+  // another activation, without add_to_out.
+  bool gated = false;
   // Whether a row's bits matter more than the speed of a few rows: where a device has kernels of its own for few rows,
   // it is not to take them. Pictures' features are kept and compared, tokens are not.
   bool steady = false;
@@ -123,6 +126,12 @@ class StepRows {
 
  private:
   std::vector<SequenceRows> sequences_;
+};
+
+// A layer's projections of a step, [T, (heads + 2 * kv_heads) * head_dim], taken apart.
+struct StepProjections {
+  StepProjections(View qkv, std::int64_t heads, const KvShape& shape);
+  View q, k, v, q_and_k;
 };
 
 // Rows [cu_seqlens[i], cu_seqlens[i + 1]) attend to each other; likewise made once.
@@ -199,6 +208,9 @@ class Ops {
   // --- products
   // out [M, N] = activation(x [M, K] * weight^T + bias), or added to out.
   virtual void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const = 0;
+  // matmul of rms_norm(x): `normed` [M, K] is room for it, undefined afterwards.
+  virtual void norm_matmul(ConstView x, const float* norm_weight, float eps, View normed, const Weight& weight,
+                           const Epilogue& epilogue, View out) const;
   // out [T, K] = rows `ids` of a prepared [N, K] table. Ids are in range.
   virtual void embed(std::span<const std::int32_t> ids, const Weight& table, View out) const = 0;
 
@@ -225,6 +237,11 @@ class Ops {
   virtual void attention(ConstView q, ConstView k, ConstView v, std::int64_t heads, float scale,
                          const Segments& segments, View out) const = 0;
 
+  // rope of q and k, then attention, of projections qkv [T, 3 * heads * head_dim], q, k and v beside each other. qkv is
+  // undefined afterwards.
+  virtual void segment_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale,
+                                 const Segments& segments, View out) const;
+
   // Stores k, v [T, kv_heads * head_dim] of the step's sequences (their rows one after the other) as the tokens past..
   // of each.
   virtual void kv_write(ConstView k, ConstView v, const StepRows& step, std::int64_t layer, KvPool& pool) const = 0;
@@ -232,6 +249,10 @@ class Ops {
   // heads is a multiple of kv_heads; head h reads kv head h / (heads / kv_heads). kv_write of this step comes first.
   virtual void paged_attention(ConstView q, std::int64_t heads, float scale, const StepRows& step, std::int64_t layer,
                                const KvPool& pool, View out) const = 0;
+  // A layer's attention from its projections qkv [T, (heads + 2 * kv_heads) * head_dim], q, k and v beside each other:
+  // rope of q and k, kv_write, paged_attention. qkv is undefined afterwards.
+  virtual void step_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const StepRows& step,
+                              std::int64_t layer, KvPool& pool, View out) const;
   // Block `to` becomes a copy of block `from` in every layer: two sequences that part ways inside a block.
   virtual void copy_kv_block(std::int32_t from, std::int32_t to, KvPool& pool) const = 0;
 };

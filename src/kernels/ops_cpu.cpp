@@ -83,6 +83,10 @@ class CpuOps final : public Ops {
     } else {
       gemm_quantised_cpu(threads_, kernel_, x.f32(), static_cast<const QuantisedWeight&>(weight), epilogue, out.f32());
     }
+    if (epilogue.gated) {
+      const std::int64_t half = out.cols / 2;
+      silu_mul(out.col_range(0, half), out.col_range(half, half), out.col_range(0, half));
+    }
   }
 
   void embed(std::span<const std::int32_t> ids, const Weight& table, View out_view) const override {

@@ -169,6 +169,21 @@ TEST_P(OpsCpuTest, SiluMulMatchesReference) {
   }
 }
 
+// What one call does is what the calls it stands for do, bit for bit.
+TEST_P(OpsCpuTest, NormedAndGatedMatmulIsItsParts) {
+  const std::int64_t m = pick(1, 20), half = pick(1, 50), k = pick(1, 90);
+  const auto weight = *prepare(*cpu_, random_weight(2 * half, k, DType::kBF16));
+  const Matrix x = random(m, k), norm = random(1, k);
+  Matrix normed(m, k), got(m, 2 * half), want(m, 2 * half);
+  cpu_->norm_matmul(x.view(), norm.data(), 1e-6F, normed.view(), *weight, {.gated = true}, got.view());
+  cpu_->rms_norm(x.view(), norm.data(), 1e-6F, normed.view());
+  cpu_->matmul(normed.view(), *weight, {}, want.view());
+  const MatrixView gate = want.view().col_range(0, half);
+  cpu_->silu_mul(gate, want.view().col_range(half, half), gate);
+  for (std::int64_t i = 0; i < m; ++i)
+    ASSERT_EQ(std::memcmp(got.row(i), want.row(i), static_cast<std::size_t>(half) * sizeof(float)), 0);
+}
+
 TEST_P(OpsCpuTest, RopeMatchesReference) {
   for (int round = 0; round < 10; ++round) {
     const std::int64_t rows = pick(1, 70), heads = pick(1, 5), half = pick(1, 64);

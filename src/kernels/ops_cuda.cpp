@@ -138,23 +138,27 @@ class CudaOps final : public Ops {
     CHECK(x.cols == w.in_features() && out.cols == w.out_features() && out.rows == x.rows);
     CHECK(x.dtype == DType::kBF16);
     if (x.rows == 0) return;
-    const auto activation = static_cast<int>(epilogue.activation);
-    const bool aligned = x.cols % 8 == 0 && aligned_rows(x) && aligned_rows(out);
-    const CudaView from = cuda_view(x), to = cuda_view(out);
-    if (aligned && x.rows <= kSkinnyRows && !epilogue.steady)
-      return check(skinny_matmul_cuda(from, w.values().data, w.bias(), activation, epilogue.add_to_out, to, stream()),
-                   "matmul");
-    if (aligned && (activation == 0 || !epilogue.add_to_out)) {
-      const bool split = !epilogue.steady && x.rows <= kFewRows;
-      const auto done =
-          products_->multiply(from, w.values().data, w.bias_for(out.dtype), epilogue.add_to_out, split, to, stream());
-      if (!done) return device_->note(done.error().message);
-      if (*done) {
-        if (activation != 0) check(activate_cuda(to, activation, stream()), "activation");
-        return;
-      }
+    if (can_be_skinny(x, epilogue, out) && aligned_rows(x)) {
+      check(skinny_matmul_cuda(skinny(x, w, epilogue), cuda_view(out), stream()), "matmul");
+      return;
     }
-    check(plain_matmul_cuda(from, w.values().data, w.bias(), activation, epilogue.add_to_out, to, stream()), "matmul");
+    multiply(x, w, epilogue, out);
+    if (epilogue.gated) {
+      const std::int64_t half = out.cols / 2;
+      silu_mul(out.col_range(0, half), out.col_range(half, half), out.col_range(0, half));
+    }
+  }
+
+  void norm_matmul(ConstView x, const float* norm_weight, float eps, View normed, const Weight& weight,
+                   const Epilogue& epilogue, View out) const override {
+    if (x.rows > kNormedRows || x.rows == 0 || x.cols > kNormedDepth || x.dtype != DType::kF32 || !aligned_rows(x) ||
+        !can_be_skinny(x, epilogue, out))
+      return Ops::norm_matmul(x, norm_weight, eps, normed, weight, epilogue, out);
+    CHECK(x.cols == weight.in_features() && out.cols == weight.out_features() && out.rows == x.rows);
+    SkinnyProduct product = skinny(x, static_cast<const CudaWeight&>(weight), epilogue);
+    product.norm_weight = norm_weight;
+    product.eps = eps;
+    check(skinny_matmul_cuda(product, cuda_view(out), stream()), "matmul");
   }
 
   void embed(std::span<const std::int32_t> ids, const Weight& table, View out) const override {
@@ -220,23 +224,18 @@ class CudaOps final : public Ops {
 
   void attention(ConstView q, ConstView k, ConstView v, std::int64_t heads, float scale, const Segments& segments,
                  View out) const override {
-    CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out) && q.cols % heads == 0);
-    CHECK(segments.cu_seqlens().back() == q.rows);
-    for (const ConstView& view : {q, k, v, ConstView(out)}) CHECK(view.dtype == DType::kBF16);
-    const auto& lists = static_cast<const CudaSegments&>(segments);
-    if (can_attend_wide_cuda(cuda_view(q), cuda_view(k), cuda_view(v), cuda_view(out), heads)) {
-      // Freed in the stream's order: the next layer's call gets the same memory.
-      auto packed =
-          device_->allocate(lists.key_tile_count() * heads, wide_packed_columns(q.cols / heads), DType::kBF16);
-      if (!packed) return device_->note(packed.error().message);
-      return check(wide_attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, lists.key_tiles(),
-                                       lists.key_tile_count(), lists.tiles(), lists.tile_count(), packed->view().data,
-                                       cuda_view(out), stream()),
-                   "attention");
-    }
-    check(attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, lists.tiles(), lists.tile_count(),
-                         cuda_view(out), stream()),
-          "attention");
+    attend(q, k, v, heads, nullptr, nullptr, scale, segments, out);
+  }
+
+  void segment_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const Segments& segments,
+                         View out) const override {
+    const std::int64_t width = qkv.cols / 3, half = width / heads / 2;
+    const View q = qkv.col_range(0, width), k = qkv.col_range(width, width), v = qkv.col_range(2 * width, width);
+    const bool plain = table.cos.stride == half && table.sin.stride == half && table.cos.rows == qkv.rows;
+    if (!plain || !can_attend_wide_cuda(cuda_view(q), cuda_view(k), cuda_view(v), cuda_view(out), heads))
+      return Ops::segment_attention(qkv, heads, table, scale, segments, out);
+    attend(q, k, v, heads, reinterpret_cast<const float*>(table.cos.data),
+           reinterpret_cast<const float*>(table.sin.data), scale, segments, out);
   }
 
   void kv_write(ConstView k, ConstView v, const StepRows& step, std::int64_t layer, KvPool& pool) const override {
@@ -255,14 +254,53 @@ class CudaOps final : public Ops {
     CHECK(q.dtype == DType::kBF16 && out.dtype == DType::kBF16);
     const auto& lists = static_cast<const CudaStepRows&>(step);
     const KvLayout layout = static_cast<const CudaKvPool&>(pool).layer(layer);
-    check(paged_attention_cuda(cuda_view(q), heads, kv_heads, scale, lists.tiles(), lists.tile_count(), lists.tables(),
-                               layout, cuda_view(out), stream()),
-          "paged_attention");
-    if (lists.decode_count() == 0) return;
+    if (const WideTiles tiles = lists.tiles();
+        tiles.count > 0 && can_attend_wide_paged_cuda(cuda_view(q), cuda_view(out), heads)) {
+      const Buffer packed = room_for(tiles, kv_heads, head_dim);
+      if (packed.size() == 0) return;
+      check(wide_paged_attention_cuda(cuda_view(q), heads, kv_heads, scale, tiles, lists.tables(), layout,
+                                      packed_data(packed), cuda_view(out), stream()),
+            "paged_attention");
+    } else {
+      check(paged_attention_cuda(cuda_view(q), heads, kv_heads, scale, tiles.queries, tiles.count, lists.tables(),
+                                 layout, cuda_view(out), stream()),
+            "paged_attention");
+    }
+    if (lists.decode().count == 0) return;
     CHECK(aligned_rows(q));
-    check(decode_attention_cuda(cuda_view(q), heads, kv_heads, scale, lists.decode_rows(), lists.decode_count(),
-                                lists.splits(), lists.tables(), layout, lists.partial(), cuda_view(out), stream()),
+    check(decode_attention_cuda({.q = cuda_view(q), .heads = heads, .kv_heads = kv_heads}, lists.decode(), layout,
+                                scale, cuda_view(out), stream()),
           "decode attention");
+  }
+
+  void step_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const StepRows& step,
+                      std::int64_t layer, KvPool& pool, View out) const override {
+    const std::int64_t kv_heads = pool.shape().kv_heads, half = pool.shape().head_dim / 2;
+    if (half % 8 != 0 || qkv.dtype != DType::kBF16 || !aligned_rows(qkv) || table.cos.stride != half ||
+        table.sin.stride != half)
+      return Ops::step_attention(qkv, heads, table, scale, step, layer, pool, out);
+    CHECK(table.cos.rows == qkv.rows && table.sin.rows == qkv.rows && table.cos.cols == half);
+    CHECK(out.dtype == DType::kBF16 && out.rows == qkv.rows && out.cols == heads * 2 * half);
+    const StepProjections parts(qkv, heads, pool.shape());
+    const auto& lists = static_cast<const CudaStepRows&>(step);
+    const KvLayout layout = static_cast<CudaKvPool&>(pool).layer(layer);
+    const auto* const cos = reinterpret_cast<const float*>(table.cos.data);
+    const auto* const sin = reinterpret_cast<const float*>(table.sin.data);
+    if (lists.decode().count == qkv.rows) {
+      const DecodeQueries queries{.q = cuda_view(parts.q),
+                                  .heads = heads,
+                                  .kv_heads = kv_heads,
+                                  .k = parts.k.data,
+                                  .v = parts.v.data,
+                                  .cos = cos,
+                                  .sin = sin};
+      return check(decode_attention_cuda(queries, lists.decode(), layout, scale, cuda_view(out), stream()),
+                   "decode attention");
+    }
+    check(turn_and_write_cuda(cuda_view(parts.q), cuda_view(parts.k), cuda_view(parts.v), kv_heads, cos, sin,
+                              lists.slots(), layout, stream()),
+          "kv_write");
+    paged_attention(parts.q, heads, scale, step, layer, pool, out);
   }
 
   void copy_kv_block(std::int32_t from, std::int32_t to, KvPool& pool) const override {
@@ -272,6 +310,65 @@ class CudaOps final : public Ops {
  private:
   cudaStream_t stream() const { return device_->stream(); }
   void check(cudaError_t error, const char* what) const { device_->note(error, what); }
+
+  // cos and sin, not null where q and k still have to be turned: only for what can_attend_wide_cuda() takes.
+  void attend(ConstView q, ConstView k, ConstView v, std::int64_t heads, const float* cos, const float* sin,
+              float scale, const Segments& segments, View out) const {
+    CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out) && q.cols % heads == 0);
+    CHECK(segments.cu_seqlens().back() == q.rows);
+    for (const ConstView& view : {q, k, v, ConstView(out)}) CHECK(view.dtype == DType::kBF16);
+    const WideTiles tiles = static_cast<const CudaSegments&>(segments).tiles();
+    if (can_attend_wide_cuda(cuda_view(q), cuda_view(k), cuda_view(v), cuda_view(out), heads)) {
+      const Buffer packed = room_for(tiles, heads, q.cols / heads);
+      if (packed.size() == 0) return;
+      return check(wide_attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, cos, sin, scale, tiles,
+                                       packed_data(packed), cuda_view(out), stream()),
+                   "attention");
+    }
+    check(attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, tiles.queries, tiles.count,
+                         cuda_view(out), stream()),
+          "attention");
+  }
+
+  // For packed keys and values; empty where there is none, which is noted. Freed in the stream's order: the next
+  // layer's call gets the same memory.
+  Buffer room_for(const WideTiles& tiles, std::int64_t heads, std::int64_t head_dim) const {
+    auto room = device_->allocate(tiles.key_count * heads, wide_packed_columns(head_dim), DType::kBF16);
+    if (room) return std::move(*room);
+    device_->note(room.error().message);
+    return {};
+  }
+  static void* packed_data(const Buffer& room) { return const_cast<std::byte*>(room.view().data); }
+
+  // But for x's rows, which must be aligned.
+  static bool can_be_skinny(ConstView x, const Epilogue& epilogue, View out) {
+    return x.rows <= kSkinnyRows && x.cols % 8 == 0 && aligned_rows(out) && !epilogue.steady;
+  }
+  static SkinnyProduct skinny(ConstView x, const CudaWeight& w, const Epilogue& epilogue) {
+    return {.x = cuda_view(x),
+            .weight = w.values().data,
+            .bias = w.bias(),
+            .activation = static_cast<int>(epilogue.activation),
+            .add_to_out = epilogue.add_to_out,
+            .gated = epilogue.gated};
+  }
+
+  // Through cuBLASLt where it takes the product.
+  void multiply(ConstView x, const CudaWeight& w, const Epilogue& epilogue, View out) const {
+    const auto activation = static_cast<int>(epilogue.activation);
+    const CudaView from = cuda_view(x), to = cuda_view(out);
+    if (x.cols % 8 == 0 && aligned_rows(x) && aligned_rows(out) && (activation == 0 || !epilogue.add_to_out)) {
+      const bool split = !epilogue.steady && x.rows <= kFewRows;
+      const auto done =
+          products_->multiply(from, w.values().data, w.bias_for(out.dtype), epilogue.add_to_out, split, to, stream());
+      if (!done) return device_->note(done.error().message);
+      if (*done) {
+        if (activation != 0) check(activate_cuda(to, activation, stream()), "activation");
+        return;
+      }
+    }
+    check(plain_matmul_cuda(from, w.values().data, w.bias(), activation, epilogue.add_to_out, to, stream()), "matmul");
+  }
 
   void copy_rows(ConstView from, std::span<const std::int32_t> rows, View to) const {
     if (rows.empty()) return;

@@ -254,12 +254,19 @@ class RefOps final : public Ops {
     return out;
   }
 
-  void matmul(ConstView x_view, const Weight& weight, const Epilogue& epilogue, View out_view) const override {
-    if (weight.precision() != Precision::kExact)
-      return matmul_quantised(x_view.f32(), static_cast<const RefQuantisedWeight&>(weight), epilogue, out_view.f32());
-    const ConstMatrixView x = x_view.f32();
-    const MatrixView out = out_view.f32();
-    const auto& w = static_cast<const RefWeight&>(weight);
+  void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
+    if (weight.precision() != Precision::kExact) {
+      matmul_quantised(x.f32(), static_cast<const RefQuantisedWeight&>(weight), epilogue, out.f32());
+    } else {
+      matmul_exact(x.f32(), static_cast<const RefWeight&>(weight), epilogue, out.f32());
+    }
+    if (epilogue.gated) {
+      const std::int64_t half = out.cols / 2;
+      silu_mul(out.col_range(0, half), out.col_range(half, half), out.col_range(0, half));
+    }
+  }
+
+  static void matmul_exact(ConstMatrixView x, const RefWeight& w, const Epilogue& epilogue, MatrixView out) {
     CHECK(x.cols == w.in_features() && out.cols == w.out_features() && out.rows == x.rows);
     for (std::int64_t n = 0; n < out.cols; n += kPanel) {
       for (std::int64_t m = 0; m < x.rows; ++m) {

@@ -52,6 +52,74 @@ TEST_F(ProductsCudaTest, MatmulMatchesReference) {
   }
 }
 
+// A norm in front, a gate behind: each way a product of few rows can be asked for, and the ways of many.
+TEST_F(ProductsCudaTest, NormedAndGatedProductsMatchReference) {
+  for (int round = 0; round < 40; ++round) {
+    const std::int64_t m = round % 2 == 0 ? pick(1, 3) : pick(4, 80),
+                       half = round % 3 == 0 ? pick(1, 90) : 8 * pick(1, 40);
+    const std::int64_t n = 2 * half, k = round % 5 == 0 ? pick(1, 300) : 8 * pick(1, 200), extra = 8 * pick(0, 1);
+    const HostWeight weight = random_weight(n, k, DType::kBF16, pick(0, 1) == 1);
+    const Matrix x = random(m, k, 3.0F), norm = random(1, k);
+    const bool gated = pick(0, 1) == 1;
+    const DType dtype = pick(0, 1) == 1 ? DType::kBF16 : DType::kF32;
+    const OnCard on = on_card(x, DType::kF32, extra), on_norm = on_card(norm, DType::kF32);
+    const OnCard normed = poisoned(m, k, DType::kBF16), out = poisoned(m, n, dtype, extra);
+    const auto on_weight = *cuda_->prepare(weight.weights, weight.biases);
+    const auto* const norm_weight = reinterpret_cast<const float*>(std::as_const(on_norm.buffer).view().data);
+    cuda_->norm_matmul(on.view, norm_weight, 1e-6F, normed.view, *on_weight, {.gated = gated}, out.view);
+    Matrix rows(m, k), want(m, n);
+    ref_->rms_norm(x.view(), norm.data(), 1e-6F, rows.view());
+    rows = rounded(std::move(rows));
+    ref_->matmul(rows.view(), **ref_->prepare(weight.weights, weight.biases), {}, want.view());
+    const Matrix got = back(out.view);
+    expect_untouched(out, extra);
+    // As in MatmulMatchesReference, inputs up to 3 in size; a few of them may be rounded to the other side.
+    const float sums = 12 * std::sqrt(static_cast<float>(k)) * 0x1p-22F + 0x1p-20F +
+                       8 * kRounding * 3 * 1.7F / std::sqrt(static_cast<float>(k));
+    const float last = dtype == DType::kBF16 ? kRounding : 1e-5F;
+    for (std::int64_t i = 0; i < m; ++i) {
+      for (std::int64_t j = 0; j < (gated ? half : n); ++j) {
+        const float g = want.row(i)[j];
+        if (!gated) {
+          ASSERT_NEAR(got.row(i)[j], g, sums + 2 * last * (1 + std::abs(g))) << m << " x " << n << " x " << k;
+          continue;
+        }
+        // Gate and other factor may be rounded before they meet; silu's slope is below 1.1.
+        const float u = want.row(i)[half + j], s = g / (1 + std::exp(-g));
+        const float g_error = sums + 2 * last * (1 + std::abs(g)), u_error = sums + 2 * last * (1 + std::abs(u));
+        ASSERT_NEAR(got.row(i)[j], s * u,
+                    1.1F * g_error * std::abs(u) + std::abs(s) * u_error + last * std::abs(s * u) +
+                        1.1F * g_error * u_error + 1e-6F)
+            << m << " x " << n << " x " << k << ", gated";
+      }
+    }
+  }
+}
+
+TEST_F(ProductsCudaTest, RowsOfNormedProductsDoNotDependOnTheirCompany) {
+  for (const bool gated : {false, true}) {
+    const std::int64_t n = 2048, k = 1536, most = 16;
+    const HostWeight host = random_weight(n, k, DType::kBF16, true);
+    const auto weight = *cuda_->prepare(host.weights, host.biases);
+    const OnCard x = on_card(random(most, k), DType::kF32), norm = on_card(random(1, k), DType::kF32);
+    const auto* const norm_weight = reinterpret_cast<const float*>(std::as_const(norm.buffer).view().data);
+    const std::int64_t results = gated ? n / 2 : n;
+    const auto product = [&](std::int64_t first, std::int64_t count) {
+      const OnCard normed = poisoned(count, k, DType::kBF16), out = poisoned(count, n, DType::kBF16);
+      cuda_->norm_matmul(x.view.row_range(first, count), norm_weight, 1e-6F, normed.view, *weight, {.gated = gated},
+                         out.view);
+      return back(out.view.col_range(0, results));
+    };
+    const Matrix all = product(0, most);
+    for (const std::int64_t count : {1, 2, 3, 8, 9})
+      for (const std::int64_t first : {std::int64_t{0}, most - count}) {
+        const Matrix some = product(first, count);
+        ASSERT_EQ(std::memcmp(some.data(), all.row(first), static_cast<std::size_t>(count * results) * 4), 0)
+            << count << " rows from " << first << (gated ? ", gated" : "");
+      }
+  }
+}
+
 // Rows of a product, alone and among others: those of few rows, and those of steady products of any number.
 TEST_F(ProductsCudaTest, RowsOfProductsDoNotDependOnTheirCompany) {
   for (const auto& [n, k] :

@@ -37,6 +37,8 @@ int threads_for(std::int64_t cols) {
 template <class In, class Out, bool kLayer, int kVector>
 __global__ void norm_kernel(const In* x, std::int64_t x_stride, std::int64_t cols, const float* weight,
                             const float* bias, float eps, Out* out, std::int64_t out_stride) {
+  let_next_begin();
+  wait_for_previous();
   __shared__ float scratch[32];
   x += blockIdx.x * x_stride;
   out += blockIdx.x * out_stride;
@@ -123,26 +125,86 @@ __global__ void norm_kernel(const In* x, std::int64_t x_stride, std::int64_t col
   }
 }
 
+// F32 to BF16, a block a row.
+__global__ void rms_kernel(const float* x, std::int64_t x_stride, int cols, const float* weight, float eps, bf16* out,
+                           std::int64_t out_stride) {
+  extern __shared__ float squares[];
+  let_next_begin();
+  wait_for_previous();
+  rms_norm_row(x + blockIdx.x * x_stride, weight, cols, eps, squares, out + blockIdx.x * out_stride);
+}
+constexpr std::int64_t kMostRmsColumns = 32768;  // whose squares fit a block's shared memory
+
+// layer_norm from F32 to BF16 of rows that fit the registers of a warp: no barriers.
+constexpr int kRowVectors = 12;  // float4s of a lane
+constexpr int kNormWarps = 4;
+__global__ void __launch_bounds__(kNormWarps* kWarp)
+    layer_norm_kernel(const float* x, std::int64_t x_stride, std::int64_t rows, int cols, const float* weight,
+                      const float* bias, float eps, bf16* out, std::int64_t out_stride) {
+  let_next_begin();
+  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kNormWarps + threadIdx.x / kWarp;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, vectors = cols / 4;
+  wait_for_previous();
+  if (row >= rows) return;
+  const auto* const from = reinterpret_cast<const float4*>(x + row * x_stride);
+  float4 v[kRowVectors];
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < kRowVectors; ++i) {
+    const int at = lane + i * kWarp;
+    v[i] = at < vectors ? from[at] : make_float4(0, 0, 0, 0);
+    sum += v[i].x + v[i].y + (v[i].z + v[i].w);
+  }
+  const float count = static_cast<float>(cols), mean = warp_sum(sum) / count;
+  float squares = 0;
+#pragma unroll
+  for (int i = 0; i < kRowVectors; ++i) {
+    if (lane + i * kWarp >= vectors) continue;
+    v[i] = make_float4(v[i].x - mean, v[i].y - mean, v[i].z - mean, v[i].w - mean);
+    squares += v[i].x * v[i].x + v[i].y * v[i].y + (v[i].z * v[i].z + v[i].w * v[i].w);
+  }
+  const float inverse = rsqrtf(warp_sum(squares) / count + eps);
+#pragma unroll
+  for (int i = 0; i < kRowVectors; ++i) {
+    const int at = lane + i * kWarp;
+    if (at >= vectors) continue;
+    const float4 w = reinterpret_cast<const float4*>(weight)[at], b = reinterpret_cast<const float4*>(bias)[at];
+    reinterpret_cast<uint2*>(out + row * out_stride)[at] =
+        make_uint2(pack2(v[i].x * inverse * w.x + b.x, v[i].y * inverse * w.y + b.y),
+                   pack2(v[i].z * inverse * w.z + b.z, v[i].w * inverse * w.w + b.w));
+  }
+}
+
 template <bool kLayer>
 cudaError_t norm(CudaView x, const float* weight, const float* bias, float eps, CudaView out, cudaStream_t s) {
   if (x.rows == 0) return cudaSuccess;
   const auto aligned = [](const float* p) { return reinterpret_cast<std::uintptr_t>(p) % 16 == 0; };
   const bool wide = vectorizable(x) && vectorizable(out) && aligned(weight) && aligned(bias);
   const auto blocks = static_cast<unsigned>(x.rows);
+  if (!kLayer && wide && x.f32 && !out.f32 && x.cols <= kMostRmsColumns)
+    return launch_early(rms_kernel, blocks, static_cast<unsigned>(threads_for(2 * x.cols)),
+                        static_cast<std::size_t>(x.cols), s, at<float>(x), x.stride, static_cast<int>(x.cols), weight,
+                        eps, at<bf16>(out), out.stride);
+  if (kLayer && wide && x.f32 && !out.f32 && x.cols <= kRowVectors * kWarp * 4)
+    return launch_early(layer_norm_kernel, static_cast<unsigned>((x.rows + kNormWarps - 1) / kNormWarps),
+                        kNormWarps * kWarp, 0, s, at<float>(x), x.stride, x.rows, static_cast<int>(x.cols), weight,
+                        bias, eps, at<bf16>(out), out.stride);
   return by_dtype(x, out, [&]<class In, class Out>(In* from, Out* to) {
     const int threads = threads_for(wide ? x.cols : x.cols * 8);
     if (wide) {
-      norm_kernel<In, Out, kLayer, 8>
-          <<<blocks, threads, 0, s>>>(from, x.stride, x.cols, weight, bias, eps, to, out.stride);
+      launch_early(norm_kernel<In, Out, kLayer, 8>, blocks, threads, 0, s, from, x.stride, x.cols, weight, bias, eps,
+                   to, out.stride);
     } else {
-      norm_kernel<In, Out, kLayer, 1>
-          <<<blocks, threads, 0, s>>>(from, x.stride, x.cols, weight, bias, eps, to, out.stride);
+      launch_early(norm_kernel<In, Out, kLayer, 1>, blocks, threads, 0, s, from, x.stride, x.cols, weight, bias, eps,
+                   to, out.stride);
     }
   });
 }
 
 __global__ void silu_mul_kernel(const bf16* gate, const bf16* up, bf16* out, std::int64_t rows, std::int64_t vectors,
                                 std::int64_t gate_stride, std::int64_t up_stride, std::int64_t out_stride) {
+  let_next_begin();
+  wait_for_previous();
   const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (i >= rows * vectors) return;
   const std::int64_t row = i / vectors, col = i % vectors * 8;
@@ -150,7 +212,7 @@ __global__ void silu_mul_kernel(const bf16* gate, const bf16* up, bf16* out, std
   load8(gate + row * gate_stride + col, g);
   load8(up + row * up_stride + col, u);
 #pragma unroll
-  for (int j = 0; j < 8; ++j) g[j] = g[j] / (1.0F + __expf(-g[j])) * u[j];
+  for (int j = 0; j < 8; ++j) g[j] = silu(g[j]) * u[j];
   store8(out + row * out_stride + col, g);
 }
 
@@ -161,10 +223,12 @@ __global__ void silu_mul_any_kernel(const T* gate, const T* up, T* out, std::int
   if (i >= rows * cols) return;
   const std::int64_t row = i / cols, col = i % cols;
   const float g = to_float(gate[row * gate_stride + col]), u = to_float(up[row * up_stride + col]);
-  out[row * out_stride + col] = from_float<T>(g / (1.0F + __expf(-g)) * u);
+  out[row * out_stride + col] = from_float<T>(silu(g) * u);
 }
 
 __global__ void activate_kernel(bf16* x, std::int64_t rows, std::int64_t vectors, std::int64_t stride, int activation) {
+  let_next_begin();
+  wait_for_previous();
   const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (i >= rows * vectors) return;
   bf16* p = x + i / vectors * stride + i % vectors * 8;
@@ -187,6 +251,8 @@ __global__ void activate_any_kernel(T* x, std::int64_t rows, std::int64_t cols, 
 template <class T, int kVector>
 __global__ void rope_kernel(T* x, std::int64_t rows, std::int64_t stride, int heads, int half, const float* cos,
                             const float* sin) {
+  let_next_begin();
+  wait_for_previous();
   const int per_head = half / kVector;
   const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (i >= rows * heads * per_head) return;
@@ -202,11 +268,7 @@ __global__ void rope_kernel(T* x, std::int64_t rows, std::int64_t stride, int he
     a[0] = to_float(*first), b[0] = to_float(*second), cv[0] = *c, sv[0] = *s;
   }
 #pragma unroll
-  for (int k = 0; k < kVector; ++k) {
-    const float u = a[k], w = b[k];
-    a[k] = u * cv[k] - w * sv[k];
-    b[k] = w * cv[k] + u * sv[k];
-  }
+  for (int k = 0; k < kVector; ++k) turn(a[k], b[k], cv[k], sv[k]);
   if constexpr (kVector == 8) {
     store8(first, a), store8(second, b);
   } else {
@@ -228,6 +290,8 @@ __global__ void rope_table_kernel(const std::int32_t* positions, const std::int3
 template <class In, class Out, int kVector>
 __global__ void copy_rows_kernel(const In* from, std::int64_t from_stride, const std::int32_t* rows, std::int64_t count,
                                  std::int64_t cols, Out* out, std::int64_t out_stride) {
+  let_next_begin();
+  wait_for_previous();
   const std::int64_t vectors = cols / kVector;
   const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (i >= count * vectors) return;
@@ -243,7 +307,7 @@ __global__ void copy_rows_kernel(const In* from, std::int64_t from_stride, const
 }
 
 // --- argmax: kArgmaxParts blocks a row, then one that joins them
-constexpr int kArgmaxParts = 32;
+constexpr int kArgmaxParts = 128;
 constexpr int kArgmaxThreads = 256;
 
 struct Best {
@@ -307,8 +371,8 @@ cudaError_t silu_mul_cuda(CudaView gate, CudaView up, CudaView out, cudaStream_t
   if (gate.rows * gate.cols == 0) return cudaSuccess;
   if (!gate.f32 && vectorizable(gate) && vectorizable(up) && vectorizable(out)) {
     const std::int64_t vectors = gate.cols / 8;
-    silu_mul_kernel<<<blocks_for(gate.rows * vectors), kThreads, 0, s>>>(
-        at<bf16>(gate), at<bf16>(up), at<bf16>(out), gate.rows, vectors, gate.stride, up.stride, out.stride);
+    launch_early(silu_mul_kernel, blocks_for(gate.rows * vectors), kThreads, 0, s, at<bf16>(gate), at<bf16>(up),
+                 at<bf16>(out), gate.rows, vectors, gate.stride, up.stride, out.stride);
   } else if (!gate.f32) {
     silu_mul_any_kernel<<<blocks_for(gate.rows * gate.cols), kThreads, 0, s>>>(
         at<bf16>(gate), at<bf16>(up), at<bf16>(out), gate.rows, gate.cols, gate.stride, up.stride, out.stride);
@@ -323,8 +387,8 @@ cudaError_t activate_cuda(CudaView x, int activation, cudaStream_t s) {
   if (x.rows * x.cols == 0) return cudaSuccess;
   if (!x.f32 && vectorizable(x)) {
     const std::int64_t vectors = x.cols / 8;
-    activate_kernel<<<blocks_for(x.rows * vectors), kThreads, 0, s>>>(at<bf16>(x), x.rows, vectors, x.stride,
-                                                                      activation);
+    launch_early(activate_kernel, blocks_for(x.rows * vectors), kThreads, 0, s, at<bf16>(x), x.rows, vectors, x.stride,
+                 activation);
   } else if (!x.f32) {
     activate_any_kernel<<<blocks_for(x.rows * x.cols), kThreads, 0, s>>>(at<bf16>(x), x.rows, x.cols, x.stride,
                                                                          activation);
@@ -341,11 +405,11 @@ cudaError_t rope_cuda(CudaView x, std::int64_t heads, CudaView cos, CudaView sin
   const bool wide = half % 8 == 0 && vectorizable(x) && vectorizable(cos) && vectorizable(sin);
   const auto launch = [&]<class T>(T* p) {
     if (wide) {
-      rope_kernel<T, 8><<<blocks_for(x.rows * heads * half / 8), kThreads, 0, s>>>(p, x.rows, x.stride, h, half,
-                                                                                   at<float>(cos), at<float>(sin));
+      launch_early(rope_kernel<T, 8>, blocks_for(x.rows * heads * half / 8), kThreads, 0, s, p, x.rows, x.stride, h,
+                   half, at<float>(cos), at<float>(sin));
     } else {
-      rope_kernel<T, 1><<<blocks_for(x.rows * heads * half), kThreads, 0, s>>>(p, x.rows, x.stride, h, half,
-                                                                               at<float>(cos), at<float>(sin));
+      launch_early(rope_kernel<T, 1>, blocks_for(x.rows * heads * half), kThreads, 0, s, p, x.rows, x.stride, h, half,
+                   at<float>(cos), at<float>(sin));
     }
   };
   if (x.f32) {
@@ -369,11 +433,11 @@ cudaError_t copy_rows_cuda(CudaView from, const std::int32_t* rows, CudaView out
   const bool wide = vectorizable(from) && vectorizable(out);
   return by_dtype(from, out, [&]<class In, class Out>(In* p, Out* to) {
     if (wide) {
-      copy_rows_kernel<In, Out, 8><<<blocks_for(out.rows * out.cols / 8), kThreads, 0, s>>>(
-          p, from.stride, rows, out.rows, out.cols, to, out.stride);
+      launch_early(copy_rows_kernel<In, Out, 8>, blocks_for(out.rows * out.cols / 8), kThreads, 0, s, p, from.stride,
+                   rows, out.rows, out.cols, to, out.stride);
     } else {
-      copy_rows_kernel<In, Out, 1><<<blocks_for(out.rows * out.cols), kThreads, 0, s>>>(p, from.stride, rows, out.rows,
-                                                                                        out.cols, to, out.stride);
+      launch_early(copy_rows_kernel<In, Out, 1>, blocks_for(out.rows * out.cols), kThreads, 0, s, p, from.stride, rows,
+                   out.rows, out.cols, to, out.stride);
     }
   });
 }

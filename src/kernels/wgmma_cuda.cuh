@@ -68,6 +68,13 @@ __device__ inline void wgmma(float (&d)[40], const std::uint32_t* a, std::uint64
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
+__device__ inline void wgmma(float (&d)[64], const std::uint32_t* a, std::uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 " CHIASM_LIST_64
+               ", {%64,%65,%66,%67}, %68, 1, 1, 1, 1;\n"
+               : CHIASM_REGISTERS_64(d)
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 __device__ inline void wgmma(float (&d)[64], const std::uint32_t* a, std::uint64_t b, int add) {
   asm volatile(
       "{\n.reg .pred add;\nsetp.ne.b32 add, %69, 0;\n"

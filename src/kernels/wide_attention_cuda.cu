@@ -1,10 +1,11 @@
-// Attention of many queries over their whole segment, on the tensor cores of compute capability 9.0 (vision).
+// Attention of many queries on the tensor cores of compute capability 9.0: over their whole segment (vision, heads of
+// 80) or causal over the pool (prefill, heads of 128, the queries of a kv head's group side by side).
 //
 // Keys and values are packed first: tiles of kWideKeys keys of one head in the very form that wgmma reads from shared
 // memory, so that a tile is one copy of the bulk engine. A block holds 128 queries in the registers of two warpgroups,
 // which take turns: while one has the tensor cores the other does its softmax (the turns of FlashAttention-3, arXiv
-// 2407.08608). A third warpgroup's first thread asks for tiles ahead. The walk begins at the segment's first key and
-// its tiles have one size: a row's bits depend on its own segment only.
+// 2407.08608). A third warpgroup's first thread asks for tiles ahead. The walk begins at the segment's or sequence's
+// first key and its tiles have one size: a row's bits depend on its own segment or sequence only.
 #include "kernels/kernels_cuda.h"
 #include "kernels/wgmma_cuda.cuh"
 
@@ -17,22 +18,49 @@ constexpr int kSlots = 4;  // tiles of keys and of values, in turn
 constexpr float kLog2E = 1.4426950408889634F;
 static_assert(kQueries == kQueryTileRows);
 
+// Where a head's keys or values stand, read in pieces of 8 columns: rows of a matrix, which may still have to be
+// turned, or of the blocks of the pool.
+struct Rows {
+  const bf16* data;
+  std::int64_t stride;
+  const float *cos, *sin;  // [rows, dim / 2], or null
+  __device__ uint4 piece(const KeyTile& tile, int key, std::int64_t head, int dim, int at) const {
+    const std::int64_t row = tile.first_row + key;
+    const bf16* const from = data + row * stride + head * dim;
+    const uint4 own = *reinterpret_cast<const uint4*>(from + at);
+    if (cos == nullptr) return own;
+    const int half = dim / 2, pair = at < half ? at : at - half;
+    uint4 first = own, second = *reinterpret_cast<const uint4*>(from + (at < half ? at + half : pair));
+    if (at >= half) first = second, second = own;
+    turn8(first, second, cos + row * half + pair, sin + row * half + pair);
+    return at < half ? first : second;
+  }
+};
+struct PoolRows {
+  const bf16* data;
+  KvLayout pool;
+  const std::int32_t* tables;
+  __device__ uint4 piece(const KeyTile& tile, int key, std::int64_t head, int dim, int at) const {
+    const auto tokens = static_cast<int>(pool.block_tokens);
+    return *reinterpret_cast<const uint4*>(data + tables[tile.first_row + key / tokens] * pool.block_stride +
+                                           head * pool.head_stride + key % tokens * dim + at);
+  }
+};
+
 // A tile's bytes in the order of shared memory: slabs of 16 columns, halves of rows swapped as wgmma_cuda.cuh has it.
-template <int kDim>
-__global__ void pack_kernel(const bf16* k, const bf16* v, std::int64_t k_stride, std::int64_t v_stride,
-                            const KeyTile* tiles, uint4* out) {
+template <int kDim, class From>
+__global__ void pack_kernel(const From keys, const From values, const KeyTile* tiles, uint4* out) {
   constexpr int kPieces = kKeys * kDim / 8;
+  let_next_begin();
+  wait_for_previous();
   const KeyTile tile = tiles[blockIdx.x];
   const auto head = static_cast<std::int64_t>(blockIdx.y), heads = static_cast<std::int64_t>(gridDim.y);
-  const bf16* const from = (blockIdx.z == 0 ? k : v) + head * kDim;
-  const std::int64_t stride = blockIdx.z == 0 ? k_stride : v_stride;
+  const From from = blockIdx.z == 0 ? keys : values;
   out += ((blockIdx.x * heads + head) * 2 + blockIdx.z) * kPieces;
   for (int i = static_cast<int>(threadIdx.x); i < kPieces; i += static_cast<int>(blockDim.x)) {
     const int slab = i / (kKeys * 2), row = i % (kKeys * 2) / 2, half = i % 2 ^ row / 4 % 2;
     const int key = tile.first_key + row;
-    out[i] = key < tile.keys
-                 ? *reinterpret_cast<const uint4*>(from + (tile.first_row + key) * stride + slab * 16 + half * 8)
-                 : make_uint4(0, 0, 0, 0);
+    out[i] = key < tile.keys ? from.piece(tile, key, head, kDim, slab * 16 + half * 8) : make_uint4(0, 0, 0, 0);
   }
 }
 
@@ -43,9 +71,12 @@ struct Operands {
   bf16* out;
   std::int64_t out_stride;
   float scale_log2;
+  int group;               // query heads of a kv head
+  const float *cos, *sin;  // [rows, dim / 2] by which queries are turned, or null
 };
 
-template <int kDim>
+// kCausal: queries are (row, head of the group) pairs, and each sees its row's keys only.
+template <int kDim, bool kCausal>
 __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
     wide_kernel(const Operands args, const QueryTile* tiles) {
   constexpr int kSteps = kDim / kSlabColumns, kWide = kDim / 8;
@@ -53,9 +84,14 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
   extern __shared__ __align__(1024) unsigned char shared[];  // [kSlots] tiles
   __shared__ __align__(8) std::uint64_t barriers[2 * kSlots];
   const std::uint32_t slots = shared_address(shared), full = shared_address(barriers), empty = full + 8 * kSlots;
+  let_next_begin();
   const QueryTile tile = tiles[blockIdx.x];
   const auto head = static_cast<std::int64_t>(blockIdx.y), heads = static_cast<std::int64_t>(gridDim.y);
-  const int tile_count = (tile.keys + kKeys - 1) / kKeys;
+  const int group_size = kCausal ? args.group : 1;
+  const auto visible = [&](int query) {
+    return kCausal ? tile.past + min(query, tile.queries - 1) / group_size + 1 : tile.keys;
+  };
+  const int tile_count = (visible(tile.first_query + kQueries - 1) + kKeys - 1) / kKeys;
   if (threadIdx.x == 0) {
     for (int i = 0; i < kSlots; ++i) {
       barrier_init(full + 8 * i, 1);
@@ -64,11 +100,12 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
     fence_barrier_init();
   }
   __syncthreads();
+  wait_for_previous();
 
   if (threadIdx.x < kWarpgroup) {
     give_registers<24>();
     if (threadIdx.x != 0) return;
-    const unsigned char* const from = args.packed + (tile.table * heads + head) * 2 * kTile;
+    const unsigned char* const from = args.packed + (tile.first_key_tile * heads + head) * 2 * kTile;
     int slot = 0, parity = 1;  // a slot's first user does not wait
     for (int index = 0; index < 2 * tile_count; ++index) {
       if (index >= kSlots) barrier_wait(empty + 8 * slot, parity);
@@ -81,19 +118,31 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
     const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1,
               thread = static_cast<int>(threadIdx.x) % kWarpgroup;
     const int warp = thread / kWarp, lane = thread % kWarp;
-    const bf16* const q_head = args.q + tile.first_row * args.q_stride + head * kDim;
+    // Elements from a matrix' beginning to a query's head.
+    const auto query_at = [&](int query, std::int64_t stride) {
+      return (tile.first_row + query / group_size) * stride + (head * group_size + query % group_size) * kDim;
+    };
     const int first_query = tile.first_query + group * 64 + warp * 16 + lane / 4;  // of this thread; its other is 8 on
     std::uint32_t queries[4 * kSteps];
+    int last_key[2];  // of each of the two, and one more
 #pragma unroll
-    for (int step = 0; step < kSteps; ++step)
+    for (int half = 0; half < 2; ++half) {
+      const int query = first_query + half * 8;
+      last_key[half] = visible(query);
+      const bf16* const from = args.q + query_at(min(query, tile.queries - 1), args.q_stride) + lane % 4 * 2;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int query = first_query + i % 2 * 8;
-        queries[4 * step + i] = query < tile.queries
-                                    ? *reinterpret_cast<const std::uint32_t*>(q_head + query * args.q_stride +
-                                                                              step * 16 + i / 2 * 8 + lane % 4 * 2)
-                                    : 0;
-      }
+      for (int step = 0; step < kSteps; ++step)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          queries[4 * step + 2 * i + half] = *reinterpret_cast<const std::uint32_t*>(from + step * 16 + i * 8);
+      if (kCausal || args.cos == nullptr) continue;
+      const std::int64_t angles =
+          (tile.first_row + min(query, tile.queries - 1)) * static_cast<std::int64_t>(kDim / 2) + lane % 4 * 2;
+#pragma unroll
+      for (int i = 0; i < kDim / 16; ++i)  // 8 columns of the first half, and their partners
+        turn2(queries[2 * i + half], queries[2 * (i + kDim / 16) + half], args.cos + angles + i * 8,
+              args.sin + angles + i * 8);
+    }
 
     const std::uint64_t tiles_at = slab_descriptor(slots, kKeySlab);
     float scores[kKeys / 2], out[kDim / 2] = {};
@@ -119,10 +168,10 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
     };
     // Scores to weights, in place; `fade` is what the sums so far must be multiplied by.
     const auto soften = [&](int index) {
-      if ((index + 1) * kKeys > tile.keys) {
+      if ((index + 1) * kKeys > last_key[0]) {  // the first's are no more than the second's
 #pragma unroll
         for (int i = 0; i < kKeys / 2; ++i)
-          if (index * kKeys + i / 4 * 8 + lane % 4 * 2 + i % 2 >= tile.keys) scores[i] = -INFINITY;
+          if (index * kKeys + i / 4 * 8 + lane % 4 * 2 + i % 2 >= last_key[i / 2 % 2]) scores[i] = -INFINITY;
       }
 #pragma unroll
       for (int half = 0; half < 2; ++half) {  // rows lane / 4 and lane / 4 + 8
@@ -132,7 +181,7 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
           most = fmaxf(most, fmaxf(scores[4 * n + 2 * half], scores[4 * n + 2 * half + 1]));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 1));
         most = fmaxf(most, __shfl_xor_sync(0xffffffffU, most, 2));
-        const float shift = most * args.scale_log2;  // every tile has a key of the segment: finite
+        const float shift = most * args.scale_log2;  // the first tile has a key for every query: finite
         fade[half] = exp2_fast((highest[half] - most) * args.scale_log2);
         highest[half] = most;
         float sum = 0;
@@ -209,7 +258,7 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
       const float inverse = 1.0F / sum;
       const int query = first_query + half * 8;
       if (query >= tile.queries) continue;
-      bf16* const to = args.out + (tile.first_row + query) * args.out_stride + head * kDim + lane % 4 * 2;
+      bf16* const to = args.out + query_at(query, args.out_stride) + lane % 4 * 2;
 #pragma unroll
       for (int n = 0; n < kWide; ++n)
         *reinterpret_cast<std::uint32_t*>(to + n * 8) =
@@ -220,30 +269,57 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
 
 bool aligned_rows(const CudaView& v) { return v.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0; }
 
+// `heads`: of keys, each with `group` heads of queries.
+template <int kDim, bool kCausal, class From>
+cudaError_t attend(CudaView q, const From& keys, const From& values, std::int64_t heads, std::int64_t group,
+                   const float* cos, const float* sin, float scale, const WideTiles& tiles, void* packed, CudaView out,
+                   cudaStream_t s) {
+  if (tiles.count == 0) return cudaSuccess;
+  const dim3 pieces(static_cast<unsigned>(tiles.key_count), static_cast<unsigned>(heads), 2);
+  const cudaError_t packing =
+      launch_early(pack_kernel<kDim, From>, pieces, 256, 0, s, keys, values, tiles.keys, static_cast<uint4*>(packed));
+  if (packing != cudaSuccess) return packing;
+  constexpr int kShared = 2 * kDim * kSlots * kKeys;
+  const auto kernel = wide_kernel<kDim, kCausal>;
+  const cudaError_t raised = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  if (raised != cudaSuccess) return raised;
+  const Operands args{.q = static_cast<const bf16*>(q.data),
+                      .q_stride = q.stride,
+                      .packed = static_cast<const unsigned char*>(packed),
+                      .out = static_cast<bf16*>(out.data),
+                      .out_stride = out.stride,
+                      .scale_log2 = scale * kLog2E,
+                      .group = static_cast<int>(group),
+                      .cos = cos,
+                      .sin = sin};
+  return launch_early(kernel, dim3(static_cast<unsigned>(tiles.count), static_cast<unsigned>(heads)),
+                      (kGroups + 1) * kWarpgroup, kShared, s, args, tiles.queries);
+}
+
 }  // namespace
 
 bool can_attend_wide_cuda(CudaView q, CudaView k, CudaView v, CudaView out, std::int64_t heads) {
   return q.cols == heads * 80 && aligned_rows(q) && aligned_rows(k) && aligned_rows(v) && aligned_rows(out);
 }
 
-cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale,
-                                const KeyTile* key_tiles, std::int64_t key_tile_count, const QueryTile* tiles,
-                                std::int64_t tile_count, void* packed, CudaView out, cudaStream_t s) {
-  constexpr int kDim = 80;
-  if (tile_count == 0) return cudaSuccess;
-  pack_kernel<kDim><<<dim3(static_cast<unsigned>(key_tile_count), static_cast<unsigned>(heads), 2), 256, 0, s>>>(
-      static_cast<const bf16*>(k.data), static_cast<const bf16*>(v.data), k.stride, v.stride, key_tiles,
-      static_cast<uint4*>(packed));
-  if (const cudaError_t error = cudaGetLastError(); error != cudaSuccess) return error;
-  constexpr int kShared = 2 * kDim * kSlots * kKeys;
-  const cudaError_t raised =
-      cudaFuncSetAttribute(wide_kernel<kDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
-  if (raised != cudaSuccess) return raised;
-  const Operands args{static_cast<const bf16*>(q.data), q.stride,   static_cast<const unsigned char*>(packed),
-                      static_cast<bf16*>(out.data),     out.stride, scale * kLog2E};
-  wide_kernel<kDim><<<dim3(static_cast<unsigned>(tile_count), static_cast<unsigned>(heads)), (kGroups + 1) * kWarpgroup,
-                      kShared, s>>>(args, tiles);
-  return cudaGetLastError();
+bool can_attend_wide_paged_cuda(CudaView q, CudaView out, std::int64_t heads) {
+  return q.cols == heads * 128 && aligned_rows(q) && aligned_rows(out);
+}
+
+cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, const float* cos,
+                                const float* sin, float scale, const WideTiles& tiles, void* packed, CudaView out,
+                                cudaStream_t s) {
+  const Rows keys{static_cast<const bf16*>(k.data), k.stride, cos, sin};
+  const Rows values{static_cast<const bf16*>(v.data), v.stride, nullptr, nullptr};
+  return attend<80, false>(q, keys, values, heads, 1, cos, sin, scale, tiles, packed, out, s);
+}
+
+cudaError_t wide_paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
+                                      const WideTiles& tiles, const std::int32_t* tables, const KvLayout& pool,
+                                      void* packed, CudaView out, cudaStream_t s) {
+  const auto* const data = static_cast<const bf16*>(pool.data);
+  const PoolRows keys{data, pool, tables}, values{data + pool.value_offset, pool, tables};
+  return attend<128, true>(q, keys, values, kv_heads, heads / kv_heads, nullptr, nullptr, scale, tiles, packed, out, s);
 }
 
 }  // namespace chiasm

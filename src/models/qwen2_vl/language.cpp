@@ -165,8 +165,8 @@ class Qwen2VlLanguage final : public LanguageModel {
       decode.recording = nullptr;
       ASSIGN_OR_RETURN(decode.recording, ops_.record([&] {
         (void)layers(decode.rotary.view(), *decode.step, pool, decode.scratch, decode.x.view(), nullptr);
-        ops_.rms_norm(decode.x.view(), final_norm_.weight.f32(), eps(), decode.scratch.normed.view());
-        ops_.matmul(decode.scratch.normed.view(), head(), {}, decode.logits.view());
+        ops_.norm_matmul(decode.x.view(), final_norm_.weight.f32(), eps(), decode.scratch.normed.view(), head(), {},
+                         decode.logits.view());
       }));
     }
     ops_.replay(*decode.recording);
@@ -186,6 +186,9 @@ class Qwen2VlLanguage final : public LanguageModel {
       return fail(Code::kInvalidArgument, "mrope_section: expected numbers that sum to {}, got [{}, {}, {}]",
                   config_.head_dim() / 2, section[0], section[1], section[2]);
     }
+    frequencies_ = inverse_frequencies(config_.rope_theta, config_.head_dim());
+    for (std::int32_t a = 0; a < 3; ++a)
+      axis_.insert(axis_.end(), static_cast<std::size_t>(section[static_cast<std::size_t>(a)]), a);
     WeightLoader loader(checkpoint, ops_, precision);
     const std::int64_t width = config_.hidden_size, hidden = config_.intermediate_size;
     ASSIGN_OR_RETURN(embed_tokens_, loader.table("model.embed_tokens", config_.vocab_size, width));
@@ -267,11 +270,7 @@ class Qwen2VlLanguage final : public LanguageModel {
   }
 
   void fill_rotary_table(const LanguageBatch& batch, RotaryTable& table) const {
-    const std::vector<float> frequencies = inverse_frequencies(config_.rope_theta, config_.head_dim());
-    std::vector<std::int32_t> axis;  // of each pair
-    for (std::int32_t a = 0; a < 3; ++a)
-      axis.insert(axis.end(), static_cast<std::size_t>(config_.mrope_section[static_cast<std::size_t>(a)]), a);
-    ops_.rope_table({batch.position_ids, axis, frequencies}, table.cos.view(), table.sin.view());
+    ops_.rope_table({batch.position_ids, axis_, frequencies_}, table.cos.view(), table.sin.view());
   }
 
   // Rows of a piece that wide intermediate values are cut into.
@@ -290,29 +289,20 @@ class Qwen2VlLanguage final : public LanguageModel {
   // x += o(attention(input_norm(x))) over what the pool holds of each sequence and these rows
   void attend(const Layer& layer, std::int64_t index, const RopeTable& rotary, const StepRows& step, KvPool& pool,
               Scratch& scratch, View x) const {
-    const std::int64_t heads = config_.num_attention_heads, kv_heads = config_.num_key_value_heads;
     const View qkv = scratch.qkv.view(), attended = scratch.attended.view();
-    ops_.rms_norm(x, layer.input_norm.weight.f32(), eps(), scratch.normed.view());
-    ops_.matmul(scratch.normed.view(), *layer.qkv, {}, qkv);
-    ops_.rope(qkv.col_range(0, q_width() + kv_width()), heads + kv_heads, rotary);  // q and k, side by side
-    ops_.kv_write(qkv.col_range(q_width(), kv_width()), qkv.col_range(q_width() + kv_width(), kv_width()), step, index,
-                  pool);
     const float scale = 1 / std::sqrt(static_cast<float>(config_.head_dim()));
-    ops_.paged_attention(qkv.col_range(0, q_width()), heads, scale, step, index, pool, attended);
+    ops_.norm_matmul(x, layer.input_norm.weight.f32(), eps(), scratch.normed.view(), *layer.qkv, {}, qkv);
+    ops_.step_attention(qkv, config_.num_attention_heads, rotary, scale, step, index, pool, attended);
     ops_.matmul(attended, *layer.o, {.add_to_out = true}, x);
   }
 
   // x += down(silu(gate(post_norm(x))) * up(post_norm(x)))
   void transform(const Layer& layer, Scratch& scratch, View x) const {
-    const std::int64_t hidden = config_.intermediate_size;
     in_pieces(x.rows, piece(), [&](std::int64_t begin, std::int64_t count) {
-      const View rows = x.row_range(begin, count);
-      const View normed = scratch.normed.view().row_range(0, count);
-      const View gate_up = scratch.gate_up.view().row_range(0, count), gate = gate_up.col_range(0, hidden);
-      ops_.rms_norm(rows, layer.post_norm.weight.f32(), eps(), normed);
-      ops_.matmul(normed, *layer.gate_up, {}, gate_up);
-      ops_.silu_mul(gate, gate_up.col_range(hidden, hidden), gate);
-      ops_.matmul(gate, *layer.down, {.add_to_out = true}, rows);
+      const View rows = x.row_range(begin, count), normed = scratch.normed.view().row_range(0, count);
+      const View gate_up = scratch.gate_up.view().row_range(0, count);
+      ops_.norm_matmul(rows, layer.post_norm.weight.f32(), eps(), normed, *layer.gate_up, {.gated = true}, gate_up);
+      ops_.matmul(gate_up.col_range(0, config_.intermediate_size), *layer.down, {.add_to_out = true}, rows);
     });
   }
 
@@ -321,6 +311,8 @@ class Qwen2VlLanguage final : public LanguageModel {
   Linear embed_tokens_, lm_head_;  // lm_head_ only where it is not tied
   std::vector<Layer> layers_;
   Norm final_norm_;
+  std::vector<std::int32_t> axis_;  // of each pair of a head
+  std::vector<float> frequencies_;  // likewise
   std::uint64_t weight_bytes_ = 0;
 };
 

@@ -77,10 +77,9 @@ class Qwen2VlVision final : public VisionModel {
  private:
   // Reused by every block.
   struct Scratch {
-    Buffer normed;    // [piece, embed_dim]
-    Buffer qkv;       // [patches, 3 * embed_dim]
-    Buffer attended;  // [patches, embed_dim]
-    Buffer hidden;    // [piece, mlp_ratio * embed_dim]
+    Buffer normed;  // [patches, embed_dim]; what attention gives, too: it is needed when the normed rows are not
+    Buffer qkv;     // [patches, 3 * embed_dim]
+    Buffer hidden;  // [piece, mlp_ratio * embed_dim]
   };
 
   Status load_weights(const Checkpoint& checkpoint, Precision precision) {
@@ -174,27 +173,23 @@ class Qwen2VlVision final : public VisionModel {
     const std::int64_t width = config_.embed_dim, rows = std::min(patches, piece());
     const DType dtype = ops_.activations();
     Scratch scratch;
-    ASSIGN_OR_RETURN(scratch.normed, ops_.allocate(rows, width, dtype));
+    ASSIGN_OR_RETURN(scratch.normed, ops_.allocate(patches, width, dtype));
     ASSIGN_OR_RETURN(scratch.qkv, ops_.allocate(patches, 3 * width, dtype));
-    ASSIGN_OR_RETURN(scratch.attended, ops_.allocate(patches, width, dtype));
     ASSIGN_OR_RETURN(scratch.hidden, ops_.allocate(rows, width * config_.mlp_ratio, dtype));
     return scratch;
   }
 
   // x += proj(attention(norm1(x)))
   void attend(const Block& block, const RopeTable& rotary, const Segments& segments, Scratch& scratch, View x) const {
-    const std::int64_t width = config_.embed_dim;
-    const View qkv = scratch.qkv.view();
+    const View qkv = scratch.qkv.view(), attended = scratch.normed.view();
     in_pieces(x.rows, piece(), [&](std::int64_t begin, std::int64_t count) {
       const View normed = scratch.normed.view().row_range(0, count);
       ops_.layer_norm(x.row_range(begin, count), block.norm1.weight.f32(), block.norm1.bias.f32(), kNormEps, normed);
       ops_.matmul(normed, *block.qkv, {.steady = true}, qkv.row_range(begin, count));
     });
-    ops_.rope(qkv.col_range(0, 2 * width), 2 * config_.num_heads, rotary);  // q and k, side by side
-    const View q = qkv.col_range(0, width), k = qkv.col_range(width, width), v = qkv.col_range(2 * width, width);
     const float scale = 1 / std::sqrt(static_cast<float>(config_.head_dim()));
-    ops_.attention(q, k, v, config_.num_heads, scale, segments, scratch.attended.view());
-    ops_.matmul(scratch.attended.view(), *block.proj, {.add_to_out = true, .steady = true}, x);
+    ops_.segment_attention(qkv, config_.num_heads, rotary, scale, segments, attended);
+    ops_.matmul(attended, *block.proj, {.add_to_out = true, .steady = true}, x);
   }
 
   // x += fc2(act(fc1(norm2(x))))
