@@ -49,6 +49,7 @@ namespace {
 struct Sizes {
   std::vector<std::int64_t> patches{1024, 5476, 16384}, prefill{1056, 4128}, sequences{1, 4, 8, 16, 32, 64};
   int samples = 15;
+  Precision precision = Precision::kExact;  // of the language model
 };
 
 void vision(const std::filesystem::path& dir, const Ops& ops, const Sizes& sizes) {
@@ -78,7 +79,7 @@ void language(const std::filesystem::path& dir, const std::string& name, const O
   std::unique_ptr<const LanguageModel> model;
   {
     const Checkpoint checkpoint = must(Checkpoint::open(dir, Role::kLanguage));
-    model = must(load_language_model(checkpoint, ops));
+    model = must(load_language_model(checkpoint, ops, sizes.precision));
   }
   report("load " + name, {watch.ms(), watch.ms(), watch.ms()}, fmt::format(", \"bytes\": {}", model->weight_bytes()));
   for (const std::int64_t tokens : sizes.prefill) {
@@ -154,7 +155,7 @@ void check(const std::filesystem::path& vision_dir, const std::filesystem::path&
 
 int run(int argc, char** argv) {
   CLI::App app("Times vision, prefill and decode of checkpoints on a device.");
-  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture;
+  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture, precision = "exact";
   std::vector<std::string> models;
   Sizes sizes;
   int threads = 0;
@@ -165,11 +166,13 @@ int run(int argc, char** argv) {
   app.add_option("--patches", sizes.patches, "of pictures");
   app.add_option("--prefill", sizes.prefill, "tokens");
   app.add_option("--sequences", sizes.sequences, "that decode together");
+  app.add_option("--precision", precision, "of the language model: exact, int8 or int4");
   app.add_option("--threads", threads, "of the host");
   app.add_option("--check", check_dir, "instead: features and logits of what stands in this folder, for gpu_bench.py");
   app.add_option("--tokenizer", tokenizer, "a folder with one: times five questions about a picture too");
   app.add_option("--picture", picture, "a file: times 8 clients that send it too");
   CLI11_PARSE(app, argc, argv);
+  sizes.precision = must(precision_from_name(precision));
   ThreadPool pool(threads);
   const auto ops = must(make_ops(device, pool));
   if (check_dir.empty() && !vision_dir.empty()) {

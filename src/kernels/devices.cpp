@@ -36,10 +36,10 @@ Status check_device(std::string_view device) {
   return fail(Code::kInvalidArgument, "device: expected auto, cpu or cuda:N, got '{}'", device);
 }
 
-Result<std::unique_ptr<Ops>> make_ops(std::string_view device, ThreadPool& threads, Precision precision) {
+Result<std::unique_ptr<Ops>> make_ops(std::string_view device, ThreadPool& threads) {
   RETURN_IF_ERROR(check_device(device));
   if (const auto card = card_of(device)) return make_card_ops(*card, threads);
-  if (device == "auto" && precision == Precision::kExact) {
+  if (device == "auto") {
     if (auto ops = make_card_ops(0, threads)) return ops;
   }
   return make_cpu_ops(threads);

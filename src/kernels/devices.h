@@ -15,8 +15,6 @@ Status check_device(std::string_view device);
 
 // "auto": the first card where this build and this machine have one that can be used, else the CPU. A card that was
 // asked for and is not there is kUnavailable, with what is missing. `threads` must outlive the Ops.
-// For matrices in integers "auto" is the CPU: cards have no kernels for them.
-Result<std::unique_ptr<Ops>> make_ops(std::string_view device, ThreadPool& threads,
-                                      Precision precision = Precision::kExact);
+Result<std::unique_ptr<Ops>> make_ops(std::string_view device, ThreadPool& threads);
 
 }  // namespace chiasm

@@ -33,15 +33,30 @@ cudaError_t copy_rows_cuda(CudaView from, const std::int32_t* rows, CudaView out
 cudaError_t argmax_cuda(CudaView x, float* scratch, std::int32_t* out, cudaStream_t s);
 std::int64_t argmax_scratch(std::int64_t rows);
 
+// --- weights
+// A matrix of rows of k in device memory: BF16, or unsigned integers with BF16 scales [rows, groups] as precision.h has
+// them, rows of whole groups.
+struct CudaMatrix {
+  const void* data = nullptr;
+  const void* scales = nullptr;  // null: BF16
+  std::int64_t k = 0, row_bytes = 0;
+  int bits = 16;
+  int group = 0;  // inputs of a scale
+};
+// Rows of integers as numbers (integers_cuda.cu): row i of out [count, k], F32 or BF16, is row first + i of the matrix,
+// or rows[i] where that is not null.
+cudaError_t dequantise_cuda(const CudaMatrix& weight, std::int64_t first, const std::int32_t* rows, CudaView out,
+                            cudaStream_t s);
+
 // --- products that cuBLASLt is not asked for
-// Few rows (skinny_cuda.cu): x [rows, k] BF16, weight [n, k] BF16, k a multiple of 8, 16-byte aligned rows. A row's
-// bits do not depend on `rows`.
+// Few rows (skinny_cuda.cu): x [rows, k] BF16, k a multiple of 8, 16-byte aligned rows. Integers become BF16 on their
+// way. A row's bits do not depend on `rows`.
 inline constexpr std::int64_t kSkinnyRows = 16;
 // From there to here cuBLASLt may split k (decode of many); beyond, it may not.
 inline constexpr std::int64_t kFewRows = 64;
 struct SkinnyProduct {
   CudaView x;
-  const void* weight = nullptr;
+  CudaMatrix weight;
   const float* bias = nullptr;
   int activation = 0;
   bool add_to_out = false;

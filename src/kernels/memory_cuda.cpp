@@ -44,6 +44,12 @@ void fill_bf16(const WeightRows& rows, std::int64_t at, std::int64_t count, std:
   }
 }
 
+void send_bytes(const CudaDevice& device, std::byte* to, std::span<const std::byte> bytes) {
+  device.send(to, bytes.size(), [&](std::byte* piece, std::uint64_t offset, std::uint64_t count) {
+    std::memcpy(piece, bytes.data() + offset, count);
+  });
+}
+
 template <class T>
 std::int64_t append(std::vector<std::int32_t>& to, const std::vector<T>& values) {
   static_assert(sizeof(T) % sizeof(std::int32_t) == 0);
@@ -65,24 +71,88 @@ void round_to_bf16(const float* values, std::int64_t count, std::byte* to) {
   for (std::int64_t i = 0; i < count; ++i) out[i] = rounded(values[i]);
 }
 
+Result<std::unique_ptr<CudaWeight>> CudaWeight::room(const CudaDevice& device, std::int64_t rows, std::int64_t depth,
+                                                     Precision precision, const std::vector<float>& bias) {
+  std::unique_ptr<CudaWeight> out(new CudaWeight(rows, depth, precision));
+  if (precision == Precision::kExact) {
+    ASSIGN_OR_RETURN(out->values_, device.allocate(rows, depth, DType::kBF16));
+  } else {
+    const IntegerFormat format = integer_format(precision);
+    ASSIGN_OR_RETURN(out->values_, device.allocate(rows, format.row_bytes(depth) / 2, DType::kBF16));
+    ASSIGN_OR_RETURN(out->scales_, device.allocate(rows, format.groups(depth), DType::kBF16));
+  }
+  if (bias.empty()) return out;
+  std::vector<std::uint16_t> halves(bias.size());
+  std::transform(bias.begin(), bias.end(), halves.begin(), rounded);
+  ASSIGN_OR_RETURN(out->bias_, device.allocate(1, rows, DType::kF32));
+  ASSIGN_OR_RETURN(out->bias_bf16_, device.allocate(1, rows, DType::kBF16));
+  device.send_small(out->bias_.view().data, bias.data(), bias.size() * sizeof(float));
+  device.send_small(out->bias_bf16_.view().data, halves.data(), halves.size() * sizeof(std::uint16_t));
+  return out;
+}
+
+CudaMatrix CudaWeight::matrix() const {
+  CudaMatrix out{.data = values_.view().data, .k = in_features(), .row_bytes = in_features() * 2};
+  if (!quantised()) return out;
+  const IntegerFormat format = integer_format(precision());
+  out.scales = scales_.view().data;
+  out.row_bytes = format.row_bytes(in_features());
+  out.bits = static_cast<int>(format.bits);
+  out.group = static_cast<int>(format.group);
+  return out;
+}
+
 Result<std::unique_ptr<const Weight>> CudaWeight::make(const CudaDevice& device, std::span<const TensorView> weights,
                                                        std::span<const TensorView> biases) {
   ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
-  std::unique_ptr<CudaWeight> out(new CudaWeight(rows.rows(), rows.depth()));
-  ASSIGN_OR_RETURN(out->values_, device.allocate(rows.rows(), rows.depth(), DType::kBF16));
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaWeight> out,
+                   room(device, rows.rows(), rows.depth(), Precision::kExact, rows.bias()));
   device.send(out->values_.view().data, static_cast<std::uint64_t>(rows.rows() * rows.depth()) * 2,
               [&](std::byte* piece, std::uint64_t offset, std::uint64_t count) {
                 fill_bf16(rows, static_cast<std::int64_t>(offset / 2), static_cast<std::int64_t>(count / 2), piece);
               });
-  if (const std::vector<float>& bias = rows.bias(); !bias.empty()) {
-    std::vector<std::uint16_t> halves(bias.size());
-    std::transform(bias.begin(), bias.end(), halves.begin(), rounded);
-    ASSIGN_OR_RETURN(out->bias_, device.allocate(1, rows.rows(), DType::kF32));
-    ASSIGN_OR_RETURN(out->bias_bf16_, device.allocate(1, rows.rows(), DType::kBF16));
-    device.send_small(out->bias_.view().data, bias.data(), bias.size() * sizeof(float));
-    device.send_small(out->bias_bf16_.view().data, halves.data(), halves.size() * sizeof(std::uint16_t));
-  }
   // The tensors may be let go of when this returns: the last pieces must be on their way.
+  RETURN_IF_ERROR(device.status());
+  return std::unique_ptr<const Weight>(std::move(out));
+}
+
+Result<std::unique_ptr<const Weight>> CudaWeight::quantise(const CudaDevice& device, ThreadPool& threads,
+                                                           std::span<const TensorView> weights,
+                                                           std::span<const TensorView> biases, Precision precision) {
+  ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
+  const IntegerFormat format = integer_format(precision);
+  const std::int64_t row_bytes = format.row_bytes(rows.depth()), groups = format.groups(rows.depth());
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaWeight> out, room(device, rows.rows(), rows.depth(), precision, rows.bias()));
+  std::vector<std::uint8_t> values(static_cast<std::size_t>(rows.rows() * row_bytes));
+  std::vector<std::uint16_t> scales(static_cast<std::size_t>(rows.rows() * groups));
+  constexpr std::int64_t kRows = 16;  // of a task
+  threads.parallel_for((rows.rows() + kRows - 1) / kRows, [&](std::int64_t task, int) {
+    std::vector<float> wide(static_cast<std::size_t>(rows.depth()));
+    for (std::int64_t i = task * kRows; i < std::min(rows.rows(), (task + 1) * kRows); ++i) {
+      rows.widen(i, wide.data());
+      quantise_row(wide.data(), rows.depth(), format, values.data() + i * row_bytes, scales.data() + i * groups);
+    }
+  });
+  send_bytes(device, out->values_.view().data, std::as_bytes(std::span(values)));
+  send_bytes(device, out->scales_.view().data, std::as_bytes(std::span(scales)));
+  RETURN_IF_ERROR(device.status());
+  return std::unique_ptr<const Weight>(std::move(out));
+}
+
+Result<std::unique_ptr<const Weight>> CudaWeight::make(const CudaDevice& device,
+                                                       std::span<const QuantisedTensor> weights,
+                                                       std::span<const TensorView> biases, Precision precision) {
+  ASSIGN_OR_RETURN(const std::int64_t rows, quantised_rows(weights, precision));
+  ASSIGN_OR_RETURN(const std::vector<float> bias, join_biases(biases, rows));
+  ASSIGN_OR_RETURN(std::unique_ptr<CudaWeight> out, room(device, rows, weights.front().depth, precision, bias));
+  std::byte* values = out->values_.view().data;
+  std::byte* scales = out->scales_.view().data;
+  for (const QuantisedTensor& tensor : weights) {
+    send_bytes(device, values, tensor.values.bytes);
+    send_bytes(device, scales, tensor.scales.bytes);
+    values += tensor.values.bytes.size();
+    scales += tensor.scales.bytes.size();
+  }
   RETURN_IF_ERROR(device.status());
   return std::unique_ptr<const Weight>(std::move(out));
 }

@@ -18,26 +18,41 @@ CudaView cuda_view(ConstView v);
 // `count` values to BF16 at `to`, rounded to nearest even.
 void round_to_bf16(const float* values, std::int64_t count, std::byte* to);
 
-// Row-major [out_features, in_features] BF16; the bias in both dtypes, since cuBLASLt wants it in that of the result.
+// Row-major [out_features, in_features] BF16, or integers with their scales; the bias in both dtypes, since cuBLASLt
+// wants it in that of the result.
 class CudaWeight final : public Weight {
  public:
   static Result<std::unique_ptr<const Weight>> make(const CudaDevice& device, std::span<const TensorView> weights,
                                                     std::span<const TensorView> biases);
+  // Rounded on the host, by `threads`.
+  static Result<std::unique_ptr<const Weight>> quantise(const CudaDevice& device, ThreadPool& threads,
+                                                        std::span<const TensorView> weights,
+                                                        std::span<const TensorView> biases, Precision precision);
+  // Rounded before.
+  static Result<std::unique_ptr<const Weight>> make(const CudaDevice& device, std::span<const QuantisedTensor> weights,
+                                                    std::span<const TensorView> biases, Precision precision);
   std::uint64_t bytes() const override {
-    return static_cast<std::uint64_t>(out_features() * in_features()) * 2 +
-           static_cast<std::uint64_t>(bias_.size()) * 4 + static_cast<std::uint64_t>(bias_bf16_.size()) * 2;
+    return static_cast<std::uint64_t>(values_.size() + scales_.size() + bias_bf16_.size()) * 2 +
+           static_cast<std::uint64_t>(bias_.size()) * 4;
   }
-  ConstView values() const { return values_.view(); }
+  bool quantised() const { return precision() != Precision::kExact; }
+  CudaMatrix matrix() const;
+  ConstView values() const { return values_.view(); }  // where it is not quantised
   const float* bias() const { return bias_.f32(); }
-  // In the dtype of the result; null where there is none.
-  const void* bias_for(DType dtype) const {
+  // In the dtype of the result, from an output on; null where there is none.
+  const void* bias_for(DType dtype, std::int64_t first = 0) const {
     if (bias_.size() == 0) return nullptr;
-    return dtype == DType::kF32 ? static_cast<const void*>(bias_.view().data) : bias_bf16_.view().data;
+    const Buffer& bias = dtype == DType::kF32 ? bias_ : bias_bf16_;
+    return bias.view().data + first * static_cast<std::int64_t>(size_of(dtype));
   }
 
  private:
-  CudaWeight(std::int64_t out_features, std::int64_t in_features) : Weight(out_features, in_features) {}
-  Buffer values_, bias_, bias_bf16_;
+  CudaWeight(std::int64_t out_features, std::int64_t in_features, Precision precision)
+      : Weight(out_features, in_features, precision) {}
+  static Result<std::unique_ptr<CudaWeight>> room(const CudaDevice& device, std::int64_t rows, std::int64_t depth,
+                                                  Precision precision, const std::vector<float>& bias);
+  Buffer values_;  // integers lie here too, two bytes a value
+  Buffer scales_, bias_, bias_bf16_;
 };
 
 // BF16, [layer][block][kv_head][key or value][kKvBlock][head_dim]: a block of all layers is one strided copy. All of it

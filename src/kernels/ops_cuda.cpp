@@ -57,8 +57,8 @@ class CudaGraph final : public Recording {
 
 class CudaOps final : public Ops {
  public:
-  CudaOps(std::unique_ptr<CudaDevice> device, std::unique_ptr<CudaProducts> products)
-      : device_(std::move(device)), products_(std::move(products)) {}
+  CudaOps(ThreadPool& threads, std::unique_ptr<CudaDevice> device, std::unique_ptr<CudaProducts> products)
+      : threads_(threads), device_(std::move(device)), products_(std::move(products)) {}
   // The stream may still use what the products keep.
   ~CudaOps() override { (void)device_->wait(); }
 
@@ -105,6 +105,16 @@ class CudaOps final : public Ops {
   Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
                                                 std::span<const TensorView> biases) const override {
     return CudaWeight::make(*device_, weights, biases);
+  }
+  Result<std::unique_ptr<const Weight>> quantise(std::span<const TensorView> weights,
+                                                 std::span<const TensorView> biases,
+                                                 Precision precision) const override {
+    return CudaWeight::quantise(*device_, threads_, weights, biases, precision);
+  }
+  Result<std::unique_ptr<const Weight>> prepare_quantised(std::span<const QuantisedTensor> weights,
+                                                          std::span<const TensorView> biases,
+                                                          Precision precision) const override {
+    return CudaWeight::make(*device_, weights, biases, precision);
   }
 
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override {
@@ -165,7 +175,10 @@ class CudaOps final : public Ops {
     const auto& w = static_cast<const CudaWeight&>(table);
     CHECK(static_cast<std::int64_t>(ids.size()) == out.rows && out.cols == w.in_features());
     for (const std::int32_t id : ids) CHECK(id >= 0 && id < w.out_features());
-    copy_rows(w.values(), ids, out);
+    if (!w.quantised()) return copy_rows(w.values(), ids, out);
+    const auto sent = CudaInts::send(*device_, ids);
+    if (!sent) return device_->note(sent.error().message);
+    check(dequantise_cuda(w.matrix(), 0, sent->at(0), cuda_view(out), stream()), "embed");
   }
 
   void layer_norm(ConstView x, const float* weight, const float* bias, float eps, View out) const override {
@@ -346,28 +359,44 @@ class CudaOps final : public Ops {
   }
   static SkinnyProduct skinny(ConstView x, const CudaWeight& w, const Epilogue& epilogue) {
     return {.x = cuda_view(x),
-            .weight = w.values().data,
+            .weight = w.matrix(),
             .bias = w.bias(),
             .activation = static_cast<int>(epilogue.activation),
             .add_to_out = epilogue.add_to_out,
             .gated = epilogue.gated};
   }
 
-  // Through cuBLASLt where it takes the product.
+  // Many rows. Integers become BF16 first, in slices of outputs that the weight's shape says: they change no row's
+  // bits.
   void multiply(ConstView x, const CudaWeight& w, const Epilogue& epilogue, View out) const {
+    if (!w.quantised()) return multiply(x, w.values().data, w.bias(), w.bias_for(out.dtype), epilogue, out);
+    constexpr std::int64_t kSlice = std::int64_t{32} << 20;  // values
+    const std::int64_t slice = std::max<std::int64_t>(16, kSlice / w.in_features() / 16 * 16);
+    for (std::int64_t first = 0; first < w.out_features(); first += slice) {
+      const std::int64_t count = std::min(slice, w.out_features() - first);
+      const auto values = device_->allocate(count, w.in_features(), DType::kBF16);
+      if (!values) return device_->note(values.error().message);
+      check(dequantise_cuda(w.matrix(), first, nullptr, cuda_view(values->view()), stream()), "dequantising");
+      multiply(x, values->view().data, w.bias() == nullptr ? nullptr : w.bias() + first, w.bias_for(out.dtype, first),
+               epilogue, out.col_range(first, count));
+    }
+  }
+
+  // Through cuBLASLt where it takes the product. The bias twice: F32, and in out's dtype.
+  void multiply(ConstView x, const std::byte* weight, const float* bias, const void* own_bias, const Epilogue& epilogue,
+                View out) const {
     const auto activation = static_cast<int>(epilogue.activation);
     const CudaView from = cuda_view(x), to = cuda_view(out);
     if (x.cols % 8 == 0 && aligned_rows(x) && aligned_rows(out) && (activation == 0 || !epilogue.add_to_out)) {
       const bool split = !epilogue.steady && x.rows <= kFewRows;
-      const auto done =
-          products_->multiply(from, w.values().data, w.bias_for(out.dtype), epilogue.add_to_out, split, to, stream());
+      const auto done = products_->multiply(from, weight, own_bias, epilogue.add_to_out, split, to, stream());
       if (!done) return device_->note(done.error().message);
       if (*done) {
         if (activation != 0) check(activate_cuda(to, activation, stream()), "activation");
         return;
       }
     }
-    check(plain_matmul_cuda(from, w.values().data, w.bias(), activation, epilogue.add_to_out, to, stream()), "matmul");
+    check(plain_matmul_cuda(from, weight, bias, activation, epilogue.add_to_out, to, stream()), "matmul");
   }
 
   void copy_rows(ConstView from, std::span<const std::int32_t> rows, View to) const {
@@ -390,6 +419,7 @@ class CudaOps final : public Ops {
     });
   }
 
+  ThreadPool& threads_;
   std::unique_ptr<CudaDevice> device_;
   std::unique_ptr<CudaProducts> products_;  // destroyed first: its memory is the card's
 };
@@ -399,7 +429,7 @@ class CudaOps final : public Ops {
 Result<std::unique_ptr<Ops>> make_cuda_ops(int index, ThreadPool& threads) {
   ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> device, CudaDevice::open(index, threads));
   ASSIGN_OR_RETURN(std::unique_ptr<CudaProducts> products, CudaProducts::load());
-  return std::make_unique<CudaOps>(std::move(device), std::move(products));
+  return std::make_unique<CudaOps>(threads, std::move(device), std::move(products));
 }
 
 }  // namespace chiasm

@@ -9,6 +9,8 @@ namespace {
 
 class ProductsCudaTest : public CudaTest {};
 
+constexpr std::int64_t kFewIntegerRows = 16;  // that go to the kernel whose rows do not depend on their number
+
 struct ProductSize {
   std::int64_t m, n, k;
 };
@@ -49,6 +51,65 @@ TEST_F(ProductsCudaTest, MatmulMatchesReference) {
     if (HasFailure())
       FAIL() << m << " x " << n << " x " << k << ", weight " << dtype_name(weight_dtype) << ", out "
              << dtype_name(out_dtype) << ", activation " << static_cast<int>(epilogue.activation);
+  }
+}
+
+// Integers are multiplied as the BF16 numbers they stand for: as a product with those.
+TEST_F(ProductsCudaTest, ProductsOfIntegersMatchReference) {
+  for (int round = 0; round < 48; ++round) {
+    const Precision precision = std::array{Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}[round % 3];
+    const std::int64_t m = round % 2 == 0 ? pick(1, 16) : pick(17, 90), n = pick(1, 400);
+    const std::int64_t k = round % 7 == 0 ? pick(1, 300) : 8 * pick(1, 300), extra = 8 * pick(0, 1);
+    const HostWeight weight = random_weight(n, k, DType::kBF16, pick(0, 1) == 1);
+    const IntegerFormat format = integer_format(precision);
+    std::vector<std::uint8_t> values(static_cast<std::size_t>(n * format.row_bytes(k)));
+    std::vector<std::uint16_t> scales(static_cast<std::size_t>(n * format.groups(k)));
+    std::vector<float> row(static_cast<std::size_t>(k));
+    Matrix numbers(n, k);
+    for (std::int64_t i = 0; i < n; ++i) {
+      for (std::int64_t j = 0; j < k; ++j)
+        row[static_cast<std::size_t>(j)] = element_as_f32(weight.weights[0], i * k + j);
+      std::uint8_t* const own = values.data() + i * format.row_bytes(k);
+      std::uint16_t* const own_scales = scales.data() + i * format.groups(k);
+      quantise_row(row.data(), k, format, own, own_scales);
+      for (std::int64_t j = 0; j < k; ++j) numbers.row(i)[j] = dequantised(own, own_scales, format, j);
+    }
+    const QuantisedTensor tensor{{DType::kU8, {n, format.row_bytes(k)}, std::as_bytes(std::span(values))},
+                                 {DType::kBF16, {n, format.groups(k)}, std::as_bytes(std::span(scales))},
+                                 k};
+    const auto rounded_here = *cuda_->quantise(weight.weights, weight.biases, precision);
+    const auto rounded_before = *cuda_->prepare_quantised({&tensor, 1}, weight.biases, precision);
+    // Embedded rows are the numbers themselves.
+    const std::vector<std::int32_t> ids{static_cast<std::int32_t>(n - 1), 0, static_cast<std::int32_t>(n / 2)};
+    const OnCard embedded = poisoned(3, k, DType::kF32);
+    cuda_->embed(ids, *rounded_here, embedded.view);
+    const Matrix rows = back(embedded.view);
+    for (std::int64_t i = 0; i < 3; ++i)
+      ASSERT_EQ(
+          std::memcmp(rows.row(i), numbers.row(ids[static_cast<std::size_t>(i)]), static_cast<std::size_t>(k) * 4), 0);
+    numbers = rounded(std::move(numbers));
+    const TensorView number_view{
+        DType::kF32, {n, k}, std::as_bytes(std::span(numbers.data(), static_cast<std::size_t>(n * k)))};
+    const Matrix x = rounded(random(m, k)), before = rounded(random(m, n));
+    const bool add = pick(0, 1) == 1;
+    const OnCard on = on_card(x, DType::kBF16, extra), out = on_card(before, DType::kF32, extra),
+                 other = on_card(before, DType::kF32, extra);
+    cuda_->matmul(on.view, *rounded_here, {.add_to_out = add}, out.view);
+    cuda_->matmul(on.view, *rounded_before, {.add_to_out = add}, other.view);
+    Matrix want(m, n);
+    std::copy_n(before.data(), before.size(), want.data());
+    ref_->matmul(x.view(), **ref_->prepare({&number_view, 1}, weight.biases), {.add_to_out = add}, want.view());
+    const float sums = 4 * std::sqrt(static_cast<float>(k)) * 0x1p-22F + 0x1p-20F;  // as in MatmulMatchesReference
+    const Matrix got = back(out.view), again = back(other.view);
+    expect_near(got, want, sums, 1e-5F);
+    ASSERT_EQ(std::memcmp(got.data(), again.data(), static_cast<std::size_t>(got.size()) * 4), 0);
+    if (HasFailure()) FAIL() << m << " x " << n << " x " << k << ", " << precision_name(precision);
+    if (m > kFewIntegerRows) continue;
+    const std::int64_t alone = pick(0, m - 1);
+    const OnCard single = on_card(before, DType::kF32, extra);
+    cuda_->matmul(on.view.row_range(alone, 1), *rounded_here, {.add_to_out = add}, single.view.row_range(alone, 1));
+    const Matrix one = back(single.view.row_range(alone, 1));
+    ASSERT_EQ(std::memcmp(one.data(), got.row(alone), static_cast<std::size_t>(n) * 4), 0);
   }
 }
 

@@ -5,26 +5,30 @@
 // inside a product does not matter as long as both operands agree, so every lane reads 16 bytes in a row from a weight
 // row and from x and hands them to two mma's as they are: no shared memory, no shuffles. The warps of a block split k;
 // how, is fixed by the weight's shape, and each row's sums are its own column: a row's bits do not depend on how many
-// there are. There are as many blocks as run at once, and they walk over the outputs; the next weights are always on
-// their way.
+// there are. Integers become BF16 in registers, times their scale, and are multiplied as such. There are as many blocks
+// as run at once, and they walk over the outputs; the next weights are always on their way.
 #include <algorithm>
 
-#include "kernels/cuda_common.cuh"
+#include "kernels/integers_cuda.cuh"
 #include "kernels/kernels_cuda.h"
 
 namespace chiasm {
 namespace {
 
 constexpr int kOutputs = 16;  // of one mma
-constexpr int kChunk = 32;    // k of one read: 4 lanes of 8 values
+// A warp's share of k is in multiples of so many reads of all lanes.
+template <class Inputs>
+constexpr int kRound = Inputs::kScaled ? 2 : 4;
+template <class Inputs>
+constexpr int kChunk = 4 * Inputs::kInputs;  // k of one read: 4 lanes
+
 constexpr int kMultiprocessors = 132;
 // Blocks of a weight with few outputs have their multiprocessor alone: more warps read more of k at once. Else two
 // share it, and one begins to read while one of the kernel in front still ends.
 constexpr int kFewWarps = 8, kManyWarps = 12;
 constexpr std::size_t kPlainShared = 48 << 10;  // what a block gets without asking
-constexpr int kRound = 4;                       // a warp's share of k is in multiples of so many chunks
 
-__device__ inline uint4 load_stream(const bf16* p) {  // read once: past L1
+__device__ inline uint4 load_stream(const unsigned char* p) {  // read once: past L1
   uint4 v;
   asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];\n"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
@@ -36,7 +40,7 @@ struct Operands {
   const void* x;  // BF16, or F32 that is normed first
   std::int64_t x_stride;
   int rows;
-  const bf16* weight;
+  CudaMatrix weight;
   int n, k, chunks_per_warp;
   int normed_at;  // in shared memory, in floats
   const float *norm_weight, *bias;
@@ -50,39 +54,55 @@ __host__ __device__ constexpr int normed_stride(int k) { return k + 32; }
 
 // kTiles: groups of 8 rows; it does not change the order of a sum. kNorm: x are F32 rows, normed by every block for
 // itself. kGated: a block's outputs are 8 of the gate and the same 8 of the other half, of which one result is made.
-template <int kTiles, class Out, bool kNorm, bool kGated, int kMostWarps>
+template <class Inputs, int kTiles, class Out, bool kNorm, bool kGated, int kMostWarps>
 __global__ void __launch_bounds__(kMostWarps* kWarp, kMostWarps == kFewWarps ? 2 : 1)
     skinny_kernel(const Operands o, int blocks, Out* out, std::int64_t out_stride) {
   extern __shared__ __align__(16) float shared[];  // twice [warps][kTiles * 8][kOutputs], then normed x
   constexpr int kResults = kGated ? kOutputs / 2 : kOutputs;
-  constexpr int kUnroll = kTiles == 1 ? kRound : kRound / 2;
+  constexpr int kUnroll = kTiles == 1 ? kRound<Inputs> : kRound<Inputs> / 2;
+  constexpr int kWide = kChunk<Inputs>, kLane = Inputs::kInputs;
   const int warps = static_cast<int>(blockDim.x) / kWarp, k = o.k, rows = o.rows;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int group = lane / 4, quad = lane % 4;
   const int results = kGated ? o.n / 2 : o.n;
-  const int chunks = (k + kChunk - 1) / kChunk;
+  const int chunks = (k + kWide - 1) / kWide;
   const int begin = warp * o.chunks_per_warp, end = min(chunks, begin + o.chunks_per_warp);
   let_next_begin();
-  const bf16* w[2];
+  const unsigned char* w[2];
+  const bf16* scales[2];
+  const int groups = Inputs::kScaled ? (k + o.weight.group - 1) / o.weight.group : 0;
   const auto go_to = [&](int block) {
     // Outputs beyond the last read the last one's row; nobody stores them.
     const std::int64_t first = block * kResults + group;
     const std::int64_t top = min(first, static_cast<std::int64_t>(results - 1));
     const std::int64_t bottom = kGated ? results + top : min(first + 8, static_cast<std::int64_t>(results - 1));
-    w[0] = o.weight + top * k;
-    w[1] = o.weight + bottom * k;
+    const auto* const data = static_cast<const unsigned char*>(o.weight.data);
+    w[0] = data + top * o.weight.row_bytes;
+    w[1] = data + bottom * o.weight.row_bytes;
+    if constexpr (Inputs::kScaled) {
+      scales[0] = static_cast<const bf16*>(o.weight.scales) + top * groups;
+      scales[1] = static_cast<const bf16*>(o.weight.scales) + bottom * groups;
+    }
   };
   // Two rounds of weights are always on their way, across outputs too. They never move between registers: a move would
   // wait for them.
-  uint4 even[kUnroll][2], odd[kUnroll][2];
+  struct Round {
+    uint4 raw[kUnroll][2];
+    bf16 scale[kUnroll][2];
+  };
+  Round even, odd;
   int block = static_cast<int>(blockIdx.x), reading = block, chunk_to_read = begin;
-  const auto read_weights = [&](uint4(&to)[kUnroll][2]) {
+  const auto read_weights = [&](Round& to) {
 #pragma unroll
     for (int u = 0; u < kUnroll; ++u) {
-      const int at = (chunk_to_read + u) * kChunk + quad * 8;
+      const int at = (chunk_to_read + u) * kWide + quad * kLane;
       const bool inside = chunk_to_read + u < end && at < k && reading < blocks;
 #pragma unroll
-      for (int i = 0; i < 2; ++i) to[u][i] = inside ? load_stream(w[i] + at) : make_uint4(0, 0, 0, 0);
+      for (int i = 0; i < 2; ++i) {
+        to.raw[u][i] = inside ? load_stream(w[i] + at * 16 / kLane) : make_uint4(0, 0, 0, 0);
+        if constexpr (Inputs::kScaled)
+          to.scale[u][i] = inside ? scales[i][at / o.weight.group] : __ushort_as_bfloat16(0);
+      }
     }
     chunk_to_read += kUnroll;
     if (chunk_to_read >= begin + o.chunks_per_warp) {
@@ -104,31 +124,40 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kMostWarps == kFewWarps ? 2
     }
   }
   float sums[kTiles][4] = {};
-  const auto multiply = [&](const uint4(&a)[kUnroll][2], int chunk) {
-    uint4 b[kUnroll][kTiles];
+  const auto multiply = [&](const Round& weights, int chunk) {
+    uint4 b[kUnroll][kLane / 8][kTiles];
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const int at = (chunk + u) * kChunk + quad * 8;
-      const bool inside = chunk + u < end && at < k;
+    for (int u = 0; u < kUnroll; ++u)
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        const int row = t * 8 + group;
-        const bf16* const from =
-            kNorm ? normed + row * normed_stride(k) : static_cast<const bf16*>(o.x) + row * o.x_stride;
-        b[u][t] = inside && row < rows ? *reinterpret_cast<const uint4*>(from + at) : make_uint4(0, 0, 0, 0);
+      for (int unit = 0; unit < kLane / 8; ++unit) {
+        const int at = (chunk + u) * kWide + quad * kLane + unit * 8;
+        const bool inside = chunk + u < end && at < k;
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+          const int row = t * 8 + group;
+          const bf16* const from =
+              kNorm ? normed + row * normed_stride(k) : static_cast<const bf16*>(o.x) + row * o.x_stride;
+          b[u][unit][t] = inside && row < rows ? *reinterpret_cast<const uint4*>(from + at) : make_uint4(0, 0, 0, 0);
+        }
       }
-    }
 #pragma unroll
-    for (int u = 0; u < kUnroll; ++u) {
-      const uint4 &top = a[u][0], &bottom = a[u][1];
-      const std::uint32_t low[4] = {top.x, bottom.x, top.y, bottom.y}, high[4] = {top.z, bottom.z, top.w, bottom.w};
+    for (int u = 0; u < kUnroll; ++u)
 #pragma unroll
-      for (int t = 0; t < kTiles; ++t) {
-        const std::uint32_t b_low[2] = {b[u][t].x, b[u][t].y}, b_high[2] = {b[u][t].z, b[u][t].w};
-        mma_16x8x16(sums[t], low, b_low);
-        mma_16x8x16(sums[t], high, b_high);
+      for (int unit = 0; unit < kLane / 8; ++unit) {
+        uint4 a[2];
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          a[i] = Inputs::eight(weights.raw[u][i], Inputs::kScaled ? to_float(weights.scale[u][i]) : 1.0F, unit);
+        const uint4 &top = a[0], &bottom = a[1];
+        const std::uint32_t low[4] = {top.x, bottom.x, top.y, bottom.y}, high[4] = {top.z, bottom.z, top.w, bottom.w};
+#pragma unroll
+        for (int t = 0; t < kTiles; ++t) {
+          const uint4& x = b[u][unit][t];
+          const std::uint32_t b_low[2] = {x.x, x.y}, b_high[2] = {x.z, x.w};
+          mma_16x8x16(sums[t], low, b_low);
+          mma_16x8x16(sums[t], high, b_high);
+        }
       }
-    }
   };
   // The warps' sums of a block's outputs are joined in two rooms in turn: who is in the second has left the first.
   int parity = 0;
@@ -167,7 +196,7 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kMostWarps == kFewWarps ? 2
   };
   int chunk = begin;
   // One round; false behind the last.
-  const auto advance = [&](uint4(&weights)[kUnroll][2]) {
+  const auto advance = [&](Round& weights) {
     multiply(weights, chunk);
     read_weights(weights);
     chunk += kUnroll;
@@ -183,20 +212,21 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kMostWarps == kFewWarps ? 2
 
 int blocks_of(const Operands& o) { return (o.n + kOutputs - 1) / kOutputs; }
 
-template <int kTiles, class Out, bool kNorm, bool kGated, int kMostWarps>
+template <class Inputs, int kTiles, class Out, bool kNorm, bool kGated, int kMostWarps>
 cudaError_t launch_with(Operands o, const CudaView& out, cudaStream_t s) {
   // As many warps as have whole rounds of k to read: a function of the shape, the order of a sum follows from it.
-  const int chunks = (o.k + kChunk - 1) / kChunk;
-  const int rounds = (chunks + kRound * kMostWarps - 1) / (kRound * kMostWarps);
-  const int warps = (chunks + kRound * rounds - 1) / (kRound * rounds);
-  o.chunks_per_warp = rounds * kRound;
+  constexpr int kReads = kRound<Inputs>;
+  const int chunks = (o.k + kChunk<Inputs> - 1) / kChunk<Inputs>;
+  const int rounds = (chunks + kReads * kMostWarps - 1) / (kReads * kMostWarps);
+  const int warps = (chunks + kReads * rounds - 1) / (kReads * rounds);
+  o.chunks_per_warp = rounds * kReads;
   std::size_t shared = 2 * static_cast<std::size_t>(warps) * kTiles * 8 * kOutputs * sizeof(float);
   if (kNorm) {  // the squares lie where the sums will
     shared = (std::max(shared, static_cast<std::size_t>(o.k)) + 15) / 16 * 16;
     o.normed_at = static_cast<int>(shared / sizeof(float));
     shared += static_cast<std::size_t>(o.rows) * normed_stride(o.k) * sizeof(bf16);
   }
-  const auto kernel = skinny_kernel<kTiles, Out, kNorm, kGated, kMostWarps>;
+  const auto kernel = skinny_kernel<Inputs, kTiles, Out, kNorm, kGated, kMostWarps>;
   if (shared > kPlainShared) {
     const auto most = cudaFuncAttributeMaxDynamicSharedMemorySize;
     if (const cudaError_t error = cudaFuncSetAttribute(kernel, most, static_cast<int>(shared)); error != cudaSuccess)
@@ -207,18 +237,25 @@ cudaError_t launch_with(Operands o, const CudaView& out, cudaStream_t s) {
                       shared, s, o, blocks, static_cast<Out*>(out.data), out.stride);
 }
 
-template <int kTiles, class Out, bool kNorm, bool kGated>
+template <class Inputs, int kTiles, class Out, bool kNorm, bool kGated>
 cudaError_t launch(const Operands& o, const CudaView& out, cudaStream_t s) {
-  return blocks_of(o) <= kMultiprocessors ? launch_with<kTiles, Out, kNorm, kGated, kManyWarps>(o, out, s)
-                                          : launch_with<kTiles, Out, kNorm, kGated, kFewWarps>(o, out, s);
+  return blocks_of(o) <= kMultiprocessors ? launch_with<Inputs, kTiles, Out, kNorm, kGated, kManyWarps>(o, out, s)
+                                          : launch_with<Inputs, kTiles, Out, kNorm, kGated, kFewWarps>(o, out, s);
 }
 
-template <class Out>
+template <class Inputs, class Out>
 cudaError_t by_form(const Operands& o, bool gated, const CudaView& out, cudaStream_t s) {
-  if (o.norm_weight != nullptr)
-    return gated ? launch<1, Out, true, true>(o, out, s) : launch<1, Out, true, false>(o, out, s);
-  if (o.rows <= 8) return gated ? launch<1, Out, false, true>(o, out, s) : launch<1, Out, false, false>(o, out, s);
-  return gated ? launch<2, Out, false, true>(o, out, s) : launch<2, Out, false, false>(o, out, s);
+  const auto form = [&]<int kTiles, bool kNorm>() {
+    return gated ? launch<Inputs, kTiles, Out, kNorm, true>(o, out, s)
+                 : launch<Inputs, kTiles, Out, kNorm, false>(o, out, s);
+  };
+  if (o.norm_weight != nullptr) return form.template operator()<1, true>();
+  return o.rows <= 8 ? form.template operator()<1, false>() : form.template operator()<2, false>();
+}
+
+template <class Inputs>
+cudaError_t by_dtype(const Operands& o, bool gated, const CudaView& out, cudaStream_t s) {
+  return out.f32 ? by_form<Inputs, float>(o, gated, out, s) : by_form<Inputs, bf16>(o, gated, out, s);
 }
 
 }  // namespace
@@ -228,7 +265,7 @@ cudaError_t skinny_matmul_cuda(const SkinnyProduct& p, CudaView out, cudaStream_
   const Operands o{.x = p.x.data,
                    .x_stride = p.x.stride,
                    .rows = static_cast<int>(p.x.rows),
-                   .weight = static_cast<const bf16*>(p.weight),
+                   .weight = p.weight,
                    .n = static_cast<int>(out.cols),
                    .k = static_cast<int>(p.x.cols),
                    .chunks_per_warp = 0,
@@ -238,7 +275,9 @@ cudaError_t skinny_matmul_cuda(const SkinnyProduct& p, CudaView out, cudaStream_
                    .eps = p.eps,
                    .activation = p.activation,
                    .add = p.add_to_out};
-  return out.f32 ? by_form<float>(o, p.gated, out, s) : by_form<bf16>(o, p.gated, out, s);
+  if (p.weight.bits == 8) return by_dtype<Int8Inputs>(o, p.gated, out, s);
+  if (p.weight.bits == 4) return by_dtype<Int4Inputs>(o, p.gated, out, s);
+  return by_dtype<Bf16Inputs>(o, p.gated, out, s);
 }
 
 }  // namespace chiasm

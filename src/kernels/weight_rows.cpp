@@ -1,6 +1,7 @@
 #include "kernels/weight_rows.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace chiasm {
 
@@ -36,6 +37,32 @@ Result<WeightRows> WeightRows::join(std::span<const TensorView> weights, std::sp
   }
   ASSIGN_OR_RETURN(out.bias_, join_biases(biases, end));
   return out;
+}
+
+void WeightRows::widen(std::int64_t i, float* out) const {
+  const std::byte* const from = row(i);
+  if (dtype_ == DType::kF32) {
+    std::memcpy(out, from, static_cast<std::size_t>(depth_) * sizeof(float));
+    return;
+  }
+  for (std::int64_t k = 0; k < depth_; ++k) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, from + 2 * k, 2);
+    out[k] = dtype_ == DType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
+  }
+}
+
+Result<std::int64_t> quantised_rows(std::span<const QuantisedTensor> weights, Precision precision) {
+  if (weights.empty()) return fail(Code::kInvalidArgument, "expected a weight, got none");
+  std::int64_t rows = 0;
+  for (const QuantisedTensor& tensor : weights) {
+    RETURN_IF_ERROR(check_quantised(tensor, precision));
+    if (tensor.depth != weights.front().depth)
+      return fail(Code::kInvalidArgument, "weights under each other: expected rows of {}, got {}",
+                  weights.front().depth, tensor.depth);
+    rows += tensor.values.shape[0];
+  }
+  return rows;
 }
 
 Result<std::vector<float>> join_biases(std::span<const TensorView> biases, std::int64_t outputs) {

@@ -8,12 +8,17 @@
 #include <vector>
 
 #include "base/result.h"
+#include "tensor/precision.h"
 #include "tensor/tensor.h"
 
 namespace chiasm {
 
 // Biases after each other: `outputs` values, or none. Errors: another number of them, a dtype that is no weight's.
 Result<std::vector<float>> join_biases(std::span<const TensorView> biases, std::int64_t outputs);
+
+// Rows of quantised tensors under each other. Errors: none, shapes or dtypes that are not those of `precision`, rows of
+// different lengths.
+Result<std::int64_t> quantised_rows(std::span<const QuantisedTensor> weights, Precision precision);
 
 class WeightRows {
  public:
@@ -30,6 +35,7 @@ class WeightRows {
     while (i >= parts_[part].end) ++part;
     return parts_[part].data + static_cast<std::uint64_t>((i - parts_[part].begin) * depth_) * size_of(dtype_);
   }
+  void widen(std::int64_t i, float* out) const;             // row i as f32
   const std::vector<float>& bias() const { return bias_; }  // [rows], or empty
 
  private:

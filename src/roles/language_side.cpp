@@ -37,8 +37,7 @@ Status LanguageSide::load() {
   if (engine_ != nullptr) return {};
   if (options_.on_load) options_.on_load(false);
   if (ops_ == nullptr) {
-    ASSIGN_OR_RETURN(const Precision precision, checkpoint_->precision(Role::kLanguage, options_.precision));
-    ASSIGN_OR_RETURN(ops_, make_ops(options_.device, threads_, precision));
+    ASSIGN_OR_RETURN(ops_, make_ops(options_.device, threads_));
   }
   if (model_ == nullptr) {
     ASSIGN_OR_RETURN(model_, load_language_model(*checkpoint_, *ops_, options_.precision));

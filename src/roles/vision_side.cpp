@@ -210,7 +210,7 @@ Result<std::unique_ptr<VisionSide::Eye>> VisionSide::load() {
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(options_.model, Role::kVision));
   auto out = std::make_unique<Eye>();
   ASSIGN_OR_RETURN(out->precision, checkpoint.precision(Role::kVision, options_.precision));
-  ASSIGN_OR_RETURN(out->ops, make_ops(options_.device, threads_, out->precision));
+  ASSIGN_OR_RETURN(out->ops, make_ops(options_.device, threads_));
   ASSIGN_OR_RETURN(out->model, load_vision_model(checkpoint, *out->ops, options_.precision));
   out->encoder =
       std::make_unique<const Encoder>(*out->model, *layout_, preprocessor_, threads_, options_.limits, &codec_stats_);

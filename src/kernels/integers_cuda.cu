@@ -1,0 +1,49 @@
+// Rows of small integers as numbers: for products of many rows, which are BF16 ones, and for embeddings.
+#include "kernels/integers_cuda.cuh"
+#include "kernels/kernels_cuda.h"
+
+namespace chiasm {
+namespace {
+
+constexpr int kThreads = 256;
+
+// Eight inputs of a row a thread.
+template <int kBits, class Out>
+__global__ void dequantise_kernel(const CudaMatrix w, std::int64_t first, const std::int32_t* rows, std::int64_t count,
+                                  Out* out, std::int64_t out_stride) {
+  let_next_begin();
+  wait_for_previous();
+  const std::int64_t units = (w.k + 7) / 8;
+  const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+  if (i >= count * units) return;
+  const std::int64_t row = rows == nullptr ? first + i / units : rows[i / units], at = i % units * 8;
+  const auto* const words = reinterpret_cast<const std::uint32_t*>(static_cast<const unsigned char*>(w.data) +
+                                                                   row * w.row_bytes + at * kBits / 8);
+  const std::int64_t groups = w.row_bytes * 8 / kBits / w.group;
+  const float scale = to_float(static_cast<const bf16*>(w.scales)[row * groups + at / w.group]);
+  float v[8];
+  if constexpr (kBits == 8) {
+    Int8Inputs::eight(words[0], words[1], scale, v);
+  } else {
+    Int4Inputs::eight(words[0], scale, v);
+  }
+  Out* const to = out + i / units * out_stride + at;
+#pragma unroll
+  for (int j = 0; j < 8; ++j)
+    if (at + j < w.k) to[j] = from_float<Out>(v[j]);
+}
+
+}  // namespace
+
+cudaError_t dequantise_cuda(const CudaMatrix& weight, std::int64_t first, const std::int32_t* rows, CudaView out,
+                            cudaStream_t s) {
+  if (out.rows * out.cols == 0) return cudaSuccess;
+  const auto blocks = static_cast<unsigned>((out.rows * ((weight.k + 7) / 8) + kThreads - 1) / kThreads);
+  const auto launch = [&]<class Out>(Out* to) {
+    const auto kernel = weight.bits == 8 ? dequantise_kernel<8, Out> : dequantise_kernel<4, Out>;
+    return launch_early(kernel, blocks, kThreads, 0, s, weight, first, rows, out.rows, to, out.stride);
+  };
+  return out.f32 ? launch(static_cast<float*>(out.data)) : launch(static_cast<bf16*>(out.data));
+}
+
+}  // namespace chiasm
