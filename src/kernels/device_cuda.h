@@ -30,6 +30,7 @@ class CudaDevice {
   CudaDevice(const CudaDevice&) = delete;
   CudaDevice& operator=(const CudaDevice&) = delete;
 
+  int index() const { return index_; }
   // The stream, with the card made current for this thread: every call of the runtime begins here.
   cudaStream_t stream() const;
 

@@ -1,5 +1,7 @@
 #include "kernels/ops.h"
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace chiasm {
@@ -11,6 +13,17 @@ StepProjections::StepProjections(View qkv, std::int64_t heads, const KvShape& sh
   k = qkv.col_range(q_width, kv_width);
   v = qkv.col_range(q_width + kv_width, kv_width);
   q_and_k = qkv.col_range(0, q_width + kv_width);
+}
+
+Shares even_shares(std::int64_t n, int parts) {
+  Shares out;
+  out.width = (n + parts - 1) / parts;
+  if (n % parts != 0) out.width = (out.width + 7) / 8 * 8;
+  for (std::int64_t i = 0; i < parts; ++i) {
+    const std::int64_t begin = std::min(n, i * out.width);
+    out.of_part.push_back({begin, std::min(n, begin + out.width) - begin});
+  }
+  return out;
 }
 
 std::uint64_t Ops::kv_block_bytes(const KvShape& shape) const {
@@ -26,6 +39,11 @@ Result<bool> Ops::renew_step(std::span<const SequenceRows> sequences, std::int64
                              std::unique_ptr<const StepRows>& step) const {
   ASSIGN_OR_RETURN(step, make_step(sequences, heads, shape));
   return false;
+}
+
+Result<std::unique_ptr<const Weight>> Ops::prepare_split(std::span<const TensorView> weights,
+                                                         std::span<const TensorView> biases, const Split&) const {
+  return prepare(weights, biases);
 }
 
 Result<std::unique_ptr<const Weight>> Ops::quantise(std::span<const TensorView>, std::span<const TensorView>,

@@ -145,6 +145,31 @@ class Segments {
   std::vector<std::int64_t> cu_seqlens_;
 };
 
+// Rows or columns of a tensor that one part of an Ops has: [begin, begin + count), and zeros behind them up to the same
+// width everywhere. Shares may overlap: what both need, both have.
+struct Share {
+  std::int64_t begin = 0, count = 0;
+};
+struct Shares {
+  std::int64_t width = 0;
+  std::vector<Share> of_part;
+};
+
+// n of them in as equal pieces as there are parts; of a multiple of 8 where they do not come out even.
+Shares even_shares(std::int64_t n, int parts);
+
+// How a weight is divided among the parts of an Ops (Ops::parts). Where it has one part nothing is.
+struct Split {
+  enum class Kind : std::uint8_t {
+    kNone,     // every part has all of it
+    kOutputs,  // shares of each tensor's rows: `out` of matmul is the part's own columns
+    kInputs,   // shares of the columns, one for all tensors: x is the part's own columns, `out` the sum over all parts
+    kJoined,   // rows as they come, out is whole: its columns from all parts beside each other
+  };
+  Kind kind = Kind::kNone;
+  std::vector<Shares> shares;  // kOutputs: of each tensor; kInputs: one; else none
+};
+
 // Operations that an Ops recorded, to be run again in one go.
 class Recording {
  public:
@@ -155,6 +180,9 @@ class Ops {
  public:
   virtual ~Ops() = default;
   virtual std::string_view name() const = 0;  // "ref", "cpu", "cuda"
+  // Where it computes in several places at once (ops_group.h), how many: every operation is done in all of them, on
+  // views of the same shape that hold what differs only where a weight's Split says so.
+  virtual int parts() const { return 1; }
 
   // --- memory
   // What values between two operations are to be kept as.
@@ -178,6 +206,10 @@ class Ops {
   // ready for matmul and embed, with the biases [N_i] likewise (none, or one each).
   virtual Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
                                                         std::span<const TensorView> biases) const = 0;
+  // The same, divided among the parts.
+  virtual Result<std::unique_ptr<const Weight>> prepare_split(std::span<const TensorView> weights,
+                                                              std::span<const TensorView> biases,
+                                                              const Split& split) const;
   // The same in small integers (kInt8, kInt4), rounded now or before. kUnimplemented where the Ops has no kernels for
   // it.
   virtual Result<std::unique_ptr<const Weight>> quantise(std::span<const TensorView> weights,

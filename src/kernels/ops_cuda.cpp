@@ -11,17 +11,19 @@
 #include <fmt/format.h>
 
 #include "base/check.h"
+#include "kernels/collective_cuda.h"
 #include "kernels/device_cuda.h"
 #include "kernels/host_rows.h"
 #include "kernels/kernels_cuda.h"
 #include "kernels/memory_cuda.h"
+#include "kernels/ops_group.h"
 #include "kernels/products_cuda.h"
 
 namespace chiasm {
 namespace {
 
 bool aligned_rows(ConstView v) {
-  const std::int64_t per_16 = 16 / static_cast<std::int64_t>(size_of(v.dtype));
+  const std::int64_t per_16 = v.dtype == DType::kF32 ? 4 : 8;
   return v.stride % per_16 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
 }
 
@@ -37,8 +39,12 @@ class CudaGraph final : public Recording {
     device.note(cudaStreamEndCapture(stream, &graph), "recording");
     std::unique_ptr<CudaGraph> out(new CudaGraph);
     if (graph != nullptr) {
+      // Another card of a group may still be recording in this thread, which forbids it calls like these.
+      cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+      cudaThreadExchangeStreamCaptureMode(&mode);
       device.note(cudaGraphInstantiate(&out->executable_, graph, 0), "recording");
       cudaGraphDestroy(graph);
+      cudaThreadExchangeStreamCaptureMode(&mode);
     }
     RETURN_IF_ERROR(device.status());
     return std::unique_ptr<const Recording>(std::move(out));
@@ -61,6 +67,8 @@ class CudaOps final : public Ops {
       : threads_(threads), device_(std::move(device)), products_(std::move(products)) {}
   // The stream may still use what the products keep.
   ~CudaOps() override { (void)device_->wait(); }
+
+  const CudaDevice& device() const { return *device_; }
 
   std::string_view name() const override { return "cuda"; }
   DType activations() const override { return DType::kBF16; }
@@ -424,12 +432,26 @@ class CudaOps final : public Ops {
   std::unique_ptr<CudaProducts> products_;  // destroyed first: its memory is the card's
 };
 
-}  // namespace
-
-Result<std::unique_ptr<Ops>> make_cuda_ops(int index, ThreadPool& threads) {
+Result<std::unique_ptr<CudaOps>> make(int index, ThreadPool& threads) {
   ASSIGN_OR_RETURN(std::unique_ptr<CudaDevice> device, CudaDevice::open(index, threads));
   ASSIGN_OR_RETURN(std::unique_ptr<CudaProducts> products, CudaProducts::load());
   return std::make_unique<CudaOps>(threads, std::move(device), std::move(products));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Ops>> make_cuda_ops(int index, ThreadPool& threads) { return make(index, threads); }
+
+Result<std::unique_ptr<Ops>> make_cuda_group_ops(std::span<const int> indices, ThreadPool& threads) {
+  std::vector<std::unique_ptr<Ops>> members;
+  std::vector<const CudaDevice*> devices;
+  for (const int index : indices) {
+    ASSIGN_OR_RETURN(std::unique_ptr<CudaOps> member, make(index, threads));
+    devices.push_back(&member->device());
+    members.push_back(std::move(member));
+  }
+  ASSIGN_OR_RETURN(std::unique_ptr<Collective> collective, make_cuda_collective(std::move(devices)));
+  return make_group_ops(std::move(members), std::move(collective), threads);
 }
 
 }  // namespace chiasm

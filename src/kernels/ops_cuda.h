@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <span>
 
 #include "base/result.h"
 #include "base/thread_pool.h"
@@ -12,5 +13,8 @@ namespace chiasm {
 
 // `threads` must outlive the Ops, the Ops all that it made. kUnavailable naming what is missing.
 Result<std::unique_ptr<Ops>> make_cuda_ops(int index, ThreadPool& threads);
+
+// Several cards as a group (ops_group.h), which talk through NCCL; two or more indices, all different.
+Result<std::unique_ptr<Ops>> make_cuda_group_ops(std::span<const int> indices, ThreadPool& threads);
 
 }  // namespace chiasm
