@@ -17,7 +17,8 @@
 namespace chiasm {
 namespace {
 
-class RandomCheckpointTest : public testing::Test {
+// On one device, and on groups that share the language model: its 4 heads and 2 kv heads among two and four.
+class RandomCheckpointTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
     ::setenv("XDG_CACHE_HOME", (folder_.path() / "cache").c_str(), 1);
@@ -37,13 +38,14 @@ class RandomCheckpointTest : public testing::Test {
   SafetensorsFile reference_ = must(SafetensorsFile::open(goldens_dir() / "random_tiny.safetensors"));
 };
 
-TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
+TEST_P(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
   const Json cases = load_json(goldens_dir() / "random_tiny.json");
   const auto ops = make_cpu_ops(threads_);
   const Checkpoint checkpoint = must(Checkpoint::open(model(), Role::kVision));
   const auto eye = must(load_vision_model(checkpoint, *ops));
   LanguageSideOptions options;
   options.model = model();
+  options.device = GetParam();
   const auto mind = must(LanguageSide::open(options, threads_));
 
   std::vector<std::shared_ptr<const Feature>> pictures;
@@ -101,6 +103,9 @@ TEST_F(RandomCheckpointTest, FeaturesAndAnswersAreTheReferences) {
   }
   EXPECT_EQ(checked, 3);
 }
+
+INSTANTIATE_TEST_SUITE_P(Devices, RandomCheckpointTest, testing::Values("cpu", "cpu,cpu", "cpu,cpu,cpu,cpu"),
+                         [](const auto& device) { return "of" + std::to_string(device.index); });
 
 }  // namespace
 }  // namespace chiasm

@@ -22,10 +22,11 @@ namespace {
 // six times; the errors of 4 + 4 blocks add up as squares: sqrt(48) * 2^-9.3 is 1.1 %. Half as much again is allowed.
 constexpr double kFeatures = 0.017, kLogits = 0.017;
 
-class DeviceTest : public testing::Test {
+// On one card, and on two that share the language model.
+class DeviceTest : public testing::TestWithParam<const char*> {
  protected:
   void SetUp() override {
-    auto ops = make_ops("cuda:0", threads_);
+    auto ops = make_ops(GetParam(), threads_);
     if (!ops) GTEST_SKIP() << ops.error().message;
     std::string why;
     golden_ = find_golden_set("committed", why);
@@ -38,7 +39,7 @@ class DeviceTest : public testing::Test {
   std::unique_ptr<Ops> ops_;
 };
 
-TEST_F(DeviceTest, FeaturesAreCloseToTheReferenceAndDoNotDependOnTheirCompany) {
+TEST_P(DeviceTest, FeaturesAreCloseToTheReferenceAndDoNotDependOnTheirCompany) {
   const auto model = must(load_qwen2_vl_vision(must(Checkpoint::open(golden_->model_dir, Role::kVision)), *ops_));
   double worst = 0;
   std::vector<Matrix> alone;
@@ -72,9 +73,9 @@ TEST_F(DeviceTest, FeaturesAreCloseToTheReferenceAndDoNotDependOnTheirCompany) {
             << " of them bit-identical among all\n";
 }
 
-TEST_F(DeviceTest, LogitsAndGreedyAnswers) {
+TEST_P(DeviceTest, LogitsAndGreedyAnswers) {
   const Checkpoint checkpoint = must(Checkpoint::open(golden_->model_dir, Role::kLanguage));
-  const ModelConfig config = checkpoint.config();
+  const ModelConfig& config = checkpoint.config();
   const auto model = must(load_qwen2_vl_language(checkpoint, *ops_));
   const auto layout = make_qwen2_vl_layout(config);
   double worst = 0;
@@ -96,7 +97,7 @@ TEST_F(DeviceTest, LogitsAndGreedyAnswers) {
   EXPECT_GE(same, static_cast<std::int64_t>(golden_->pictures.size()) - 1);
 }
 
-TEST_F(DeviceTest, TheLikeliestTokensAreThoseOfTheLogits) {
+TEST_P(DeviceTest, TheLikeliestTokensAreThoseOfTheLogits) {
   const Checkpoint checkpoint = must(Checkpoint::open(golden_->model_dir, Role::kLanguage));
   const auto model = must(load_qwen2_vl_language(checkpoint, *ops_));
   const std::vector<std::int32_t> ids{9, 10, 11, 500, 7}, positions{0, 1, 2, 3, 4}, rows{1, 4}, blocks{0};
@@ -110,6 +111,9 @@ TEST_F(DeviceTest, TheLikeliestTokensAreThoseOfTheLogits) {
   ASSERT_TRUE(make_ref_ops()->argmax(logits.view(), expected));
   EXPECT_EQ(likeliest, expected);
 }
+
+INSTANTIATE_TEST_SUITE_P(Cards, DeviceTest, testing::Values("cuda:0", "cuda:0,1"),
+                         [](const auto& device) { return device.index == 0 ? "one" : "two"; });
 
 }  // namespace
 }  // namespace chiasm

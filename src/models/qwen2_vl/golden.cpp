@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "base/check.h"
+#include "kernels/devices.h"
 
 namespace fs = std::filesystem;
 
@@ -70,9 +71,9 @@ std::unique_ptr<GoldenSet> find_golden_set(const std::string& where, std::string
 
 TestOps make_test_ops(const std::string& name) {
   TestOps out;
-  if (name == "cpu") {
+  if (name == "cpu" || name == "group") {
     out.threads = std::make_unique<ThreadPool>(2);
-    out.ops = make_cpu_ops(*out.threads);
+    out.ops = must(make_ops(name == "cpu" ? "cpu" : "cpu,cpu", *out.threads));
   } else {
     out.ops = make_ref_ops();
   }

@@ -45,7 +45,7 @@ bool golden_equals(const SafetensorsFile& file, const std::string& name,
 // `where` is "committed" or "shared". Absent: null, and `why` says what is missing.
 std::unique_ptr<GoldenSet> find_golden_set(const std::string& where, std::string& why);
 
-// An Ops by name ("ref", "cpu") with what it stands on.
+// An Ops by name ("ref", "cpu", "group": two that share a language model) with what it stands on.
 struct TestOps {
   std::unique_ptr<ThreadPool> threads;
   std::unique_ptr<Ops> ops;
@@ -65,7 +65,8 @@ inline bool pointless_here([[maybe_unused]] const std::string& ops) {
 class GoldenTest : public testing::TestWithParam<std::tuple<std::string, std::string>> {  // Ops, golden set
  public:
   static auto everywhere() {
-    return testing::Values(ParamType("ref", "committed"), ParamType("cpu", "committed"), ParamType("cpu", "shared"));
+    return testing::Values(ParamType("ref", "committed"), ParamType("cpu", "committed"),
+                           ParamType("group", "committed"), ParamType("cpu", "shared"));
   }
   static std::string name_of(const testing::TestParamInfo<ParamType>& info) {
     return std::get<0>(info.param) + "_" + std::get<1>(info.param);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "models/qwen2_vl/head_shares.h"
 #include "models/qwen2_vl/rotary.h"
 #include "models/qwen2_vl/weights.h"
 
@@ -40,22 +41,28 @@ class Qwen2VlLanguage final : public LanguageModel {
  public:
   static Result<std::unique_ptr<const LanguageModel>> load(const Checkpoint& checkpoint, const Ops& ops,
                                                            std::optional<Precision> precision) {
-    auto model = std::make_unique<Qwen2VlLanguage>(ops, checkpoint.config().text);
+    const TextConfig& config = checkpoint.config().text;
+    ASSIGN_OR_RETURN(HeadShares heads,
+                     head_shares(config.num_attention_heads, config.num_key_value_heads, ops.parts()));
+    auto model = std::make_unique<Qwen2VlLanguage>(ops, config, std::move(heads));
     ASSIGN_OR_RETURN(const Precision chosen, checkpoint.precision(Role::kLanguage, precision));
     RETURN_IF_ERROR(model->load_weights(checkpoint, chosen));
     return model;
   }
 
-  Qwen2VlLanguage(const Ops& ops, const TextConfig& config) : ops_(ops), config_(config) {}
+  Qwen2VlLanguage(const Ops& ops, const TextConfig& config, HeadShares heads)
+      : ops_(ops),
+        config_(config),
+        head_shares_(std::move(heads.query)),
+        kv_shares_(std::move(heads.kv)),
+        hidden_shares_(even_shares(config.intermediate_size, ops.parts())) {}
 
   const TextConfig& config() const override { return config_; }
   std::uint64_t weight_bytes() const override { return weight_bytes_; }
 
   KvShape kv_shape(std::int64_t blocks) const override {
-    return {.layers = config_.num_hidden_layers,
-            .kv_heads = config_.num_key_value_heads,
-            .head_dim = config_.head_dim(),
-            .blocks = blocks};
+    return {
+        .layers = config_.num_hidden_layers, .kv_heads = kv_heads(), .head_dim = config_.head_dim(), .blocks = blocks};
   }
 
   Result<Matrix> forward(const LanguageBatch& batch, KvPool& pool) const override {
@@ -81,9 +88,9 @@ class Qwen2VlLanguage final : public LanguageModel {
   // Reused by every layer.
   struct Scratch {
     Buffer normed;    // [T, hidden_size]
-    Buffer qkv;       // [T, (heads + 2 * kv_heads) * head_dim]
-    Buffer attended;  // [T, heads * head_dim]
-    Buffer gate_up;   // [piece, 2 * intermediate_size]
+    Buffer qkv;       // [T, q_width + 2 * kv_width]
+    Buffer attended;  // [T, q_width]
+    Buffer gate_up;   // [piece, 2 * hidden_width]
   };
 
   // Logits of the rows that are wanted, [logits_rows.size(), vocab_size].
@@ -93,7 +100,7 @@ class Qwen2VlLanguage final : public LanguageModel {
     RETURN_IF_ERROR(show_stage(ops_, probe, "inputs_embeds", x.view()));
     {
       ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(batch));
-      ASSIGN_OR_RETURN(const auto step, ops_.make_step(batch.sequences, config_.num_attention_heads, pool.shape()));
+      ASSIGN_OR_RETURN(const auto step, ops_.make_step(batch.sequences, heads(), pool.shape()));
       ASSIGN_OR_RETURN(Scratch scratch, make_scratch(x.rows()));
       RETURN_IF_ERROR(layers(rotary.view(), *step, pool, scratch, x.view(), probe));
     }
@@ -109,7 +116,7 @@ class Qwen2VlLanguage final : public LanguageModel {
     return logits;
   }
 
-  const Weight& head() const { return config_.tie_word_embeddings ? *embed_tokens_ : *lm_head_; }
+  const Weight& head() const { return lm_head_ == nullptr ? *embed_tokens_ : *lm_head_; }
 
   Status layers(const RopeTable& rotary, const StepRows& step, KvPool& pool, Scratch& scratch, View x,
                 const Probe& probe) const {
@@ -159,8 +166,7 @@ class Qwen2VlLanguage final : public LanguageModel {
     }
     ops_.embed(batch.token_ids, *embed_tokens_, decode.x.view());
     fill_rotary_table(batch, decode.rotary);
-    ASSIGN_OR_RETURN(const bool holds,
-                     ops_.renew_step(batch.sequences, config_.num_attention_heads, pool.shape(), decode.step));
+    ASSIGN_OR_RETURN(const bool holds, ops_.renew_step(batch.sequences, heads(), pool.shape(), decode.step));
     if (!holds || decode.recording == nullptr) {
       decode.recording = nullptr;
       ASSIGN_OR_RETURN(decode.recording, ops_.record([&] {
@@ -174,8 +180,12 @@ class Qwen2VlLanguage final : public LanguageModel {
   }
 
   float eps() const { return static_cast<float>(config_.rms_norm_eps); }
-  std::int64_t q_width() const { return config_.num_attention_heads * config_.head_dim(); }
-  std::int64_t kv_width() const { return config_.num_key_value_heads * config_.head_dim(); }
+  // Of a part of the Ops.
+  std::int64_t kv_heads() const { return kv_shares_.width; }
+  std::int64_t heads() const { return head_shares_.width; }
+  std::int64_t q_width() const { return heads() * config_.head_dim(); }
+  std::int64_t kv_width() const { return kv_heads() * config_.head_dim(); }
+  std::int64_t hidden_width() const { return hidden_shares_.width; }
 
   Status load_weights(const Checkpoint& checkpoint, Precision precision) {
     if (config_.hidden_act != "silu") {
@@ -190,27 +200,33 @@ class Qwen2VlLanguage final : public LanguageModel {
     for (std::int32_t a = 0; a < 3; ++a)
       axis_.insert(axis_.end(), static_cast<std::size_t>(section[static_cast<std::size_t>(a)]), a);
     WeightLoader loader(checkpoint, ops_, precision);
-    const std::int64_t width = config_.hidden_size, hidden = config_.intermediate_size;
+    const std::int64_t width = config_.hidden_size, hidden = config_.intermediate_size, head_dim = config_.head_dim();
+    const std::int64_t q_all = config_.num_attention_heads * head_dim, kv_all = config_.num_key_value_heads * head_dim;
+    const Shares q_rows = scaled(head_shares_, head_dim), kv_rows = scaled(kv_shares_, head_dim);
     ASSIGN_OR_RETURN(embed_tokens_, loader.table("model.embed_tokens", config_.vocab_size, width));
     for (std::int64_t i = 0; i < config_.num_hidden_layers; ++i) {
       const std::string prefix = "model.layers." + std::to_string(i) + ".";
       Layer layer;
       ASSIGN_OR_RETURN(layer.input_norm, loader.norm(prefix + "input_layernorm", width, false));
-      ASSIGN_OR_RETURN(layer.qkv, loader.linear({{prefix + "self_attn.q_proj", q_width()},
-                                                 {prefix + "self_attn.k_proj", kv_width()},
-                                                 {prefix + "self_attn.v_proj", kv_width()}},
-                                                width, true));
-      ASSIGN_OR_RETURN(layer.o, loader.linear(prefix + "self_attn.o_proj", width, q_width(), false));
+      ASSIGN_OR_RETURN(layer.qkv, loader.linear({{prefix + "self_attn.q_proj", q_all},
+                                                 {prefix + "self_attn.k_proj", kv_all},
+                                                 {prefix + "self_attn.v_proj", kv_all}},
+                                                width, true, {Split::Kind::kOutputs, {q_rows, kv_rows, kv_rows}}));
+      ASSIGN_OR_RETURN(layer.o, loader.linear({{prefix + "self_attn.o_proj", width}}, q_all, false,
+                                              {Split::Kind::kInputs, {q_rows}}));
       ASSIGN_OR_RETURN(layer.post_norm, loader.norm(prefix + "post_attention_layernorm", width, false));
-      ASSIGN_OR_RETURN(
-          layer.gate_up,
-          loader.linear({{prefix + "mlp.gate_proj", hidden}, {prefix + "mlp.up_proj", hidden}}, width, false));
-      ASSIGN_OR_RETURN(layer.down, loader.down(prefix + "mlp.down_proj", width, hidden));
+      ASSIGN_OR_RETURN(layer.gate_up,
+                       loader.linear({{prefix + "mlp.gate_proj", hidden}, {prefix + "mlp.up_proj", hidden}}, width,
+                                     false, {Split::Kind::kOutputs, {hidden_shares_, hidden_shares_}}));
+      ASSIGN_OR_RETURN(layer.down,
+                       loader.down(prefix + "mlp.down_proj", width, hidden, {Split::Kind::kInputs, {hidden_shares_}}));
       layers_.push_back(std::move(layer));
     }
     ASSIGN_OR_RETURN(final_norm_, loader.norm("model.norm", width, false));
-    if (!config_.tie_word_embeddings) {
-      ASSIGN_OR_RETURN(lm_head_, loader.table("lm_head", config_.vocab_size, width));
+    // What is looked up stands everywhere, what is multiplied is divided: two of them, even where they are tied.
+    if (!config_.tie_word_embeddings || ops_.parts() > 1) {
+      const char* const name = config_.tie_word_embeddings ? "model.embed_tokens" : "lm_head";
+      ASSIGN_OR_RETURN(lm_head_, loader.table(name, config_.vocab_size, width, {Split::Kind::kJoined, {}}));
     }
     weight_bytes_ = loader.bytes();
     return {};
@@ -282,7 +298,7 @@ class Qwen2VlLanguage final : public LanguageModel {
     ASSIGN_OR_RETURN(scratch.normed, ops_.allocate(tokens, config_.hidden_size, dtype));
     ASSIGN_OR_RETURN(scratch.qkv, ops_.allocate(tokens, q_width() + 2 * kv_width(), dtype));
     ASSIGN_OR_RETURN(scratch.attended, ops_.allocate(tokens, q_width(), dtype));
-    ASSIGN_OR_RETURN(scratch.gate_up, ops_.allocate(std::min(tokens, piece()), 2 * config_.intermediate_size, dtype));
+    ASSIGN_OR_RETURN(scratch.gate_up, ops_.allocate(std::min(tokens, piece()), 2 * hidden_width(), dtype));
     return scratch;
   }
 
@@ -292,7 +308,7 @@ class Qwen2VlLanguage final : public LanguageModel {
     const View qkv = scratch.qkv.view(), attended = scratch.attended.view();
     const float scale = 1 / std::sqrt(static_cast<float>(config_.head_dim()));
     ops_.norm_matmul(x, layer.input_norm.weight.f32(), eps(), scratch.normed.view(), *layer.qkv, {}, qkv);
-    ops_.step_attention(qkv, config_.num_attention_heads, rotary, scale, step, index, pool, attended);
+    ops_.step_attention(qkv, heads(), rotary, scale, step, index, pool, attended);
     ops_.matmul(attended, *layer.o, {.add_to_out = true}, x);
   }
 
@@ -302,13 +318,14 @@ class Qwen2VlLanguage final : public LanguageModel {
       const View rows = x.row_range(begin, count), normed = scratch.normed.view().row_range(0, count);
       const View gate_up = scratch.gate_up.view().row_range(0, count);
       ops_.norm_matmul(rows, layer.post_norm.weight.f32(), eps(), normed, *layer.gate_up, {.gated = true}, gate_up);
-      ops_.matmul(gate_up.col_range(0, config_.intermediate_size), *layer.down, {.add_to_out = true}, rows);
+      ops_.matmul(gate_up.col_range(0, hidden_width()), *layer.down, {.add_to_out = true}, rows);
     });
   }
 
   const Ops& ops_;
   TextConfig config_;
-  Linear embed_tokens_, lm_head_;  // lm_head_ only where it is not tied
+  const Shares head_shares_, kv_shares_, hidden_shares_;  // of the parts of the Ops
+  Linear embed_tokens_, lm_head_;                         // lm_head_ only where it is not the same
   std::vector<Layer> layers_;
   Norm final_norm_;
   std::vector<std::int32_t> axis_;  // of each pair of a head

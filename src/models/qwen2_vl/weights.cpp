@@ -24,8 +24,8 @@ Result<TensorView> WeightLoader::vector(const std::string& name, std::int64_t si
 }
 
 Result<std::unique_ptr<const Weight>> WeightLoader::prepare(const std::vector<LinearName>& parts, std::int64_t in,
-                                                            std::span<const TensorView> biases,
-                                                            Precision precision) const {
+                                                            std::span<const TensorView> biases, Precision precision,
+                                                            const Split& split) const {
   const Precision stored = checkpoint_.precision_of(parts.front().name + ".weight");
   if (stored == Precision::kExact) {
     std::vector<TensorView> weights;
@@ -33,7 +33,8 @@ Result<std::unique_ptr<const Weight>> WeightLoader::prepare(const std::vector<Li
       ASSIGN_OR_RETURN(TensorView view, matrix(part.name + ".weight", part.out, in));
       weights.push_back(std::move(view));
     }
-    return precision == Precision::kExact ? ops_.prepare(weights, biases) : ops_.quantise(weights, biases, precision);
+    return precision == Precision::kExact ? ops_.prepare_split(weights, biases, split)
+                                          : ops_.quantise(weights, biases, precision);
   }
   std::vector<QuantisedTensor> weights;
   for (const LinearName& part : parts) {
@@ -47,28 +48,29 @@ Result<std::unique_ptr<const Weight>> WeightLoader::prepare(const std::vector<Li
 }
 
 Result<std::unique_ptr<const Weight>> WeightLoader::linear(const std::vector<LinearName>& parts, std::int64_t in,
-                                                           bool bias) {
-  return linear(parts, in, bias, precision_);
+                                                           bool bias, const Split& split) {
+  return linear(parts, in, bias, precision_, split);
 }
 
-Result<std::unique_ptr<const Weight>> WeightLoader::down(const std::string& name, std::int64_t out, std::int64_t in) {
-  return linear({{name, out}}, in, false, down_precision(precision_));
+Result<std::unique_ptr<const Weight>> WeightLoader::down(const std::string& name, std::int64_t out, std::int64_t in,
+                                                         const Split& split) {
+  return linear({{name, out}}, in, false, down_precision(precision_), split);
 }
 
 Result<std::unique_ptr<const Weight>> WeightLoader::table(const std::string& name, std::int64_t rows,
-                                                          std::int64_t width) {
-  return linear({{name, rows}}, width, false, embedding_precision(precision_));
+                                                          std::int64_t width, const Split& split) {
+  return linear({{name, rows}}, width, false, embedding_precision(precision_), split);
 }
 
 Result<std::unique_ptr<const Weight>> WeightLoader::linear(const std::vector<LinearName>& parts, std::int64_t in,
-                                                           bool bias, Precision precision) {
+                                                           bool bias, Precision precision, const Split& split) {
   std::vector<TensorView> biases;
   for (const LinearName& part : parts) {
     if (!bias) break;
     ASSIGN_OR_RETURN(TensorView values, vector(part.name + ".bias", part.out));
     biases.push_back(std::move(values));
   }
-  auto prepared = prepare(parts, in, biases, precision);
+  auto prepared = prepare(parts, in, biases, precision, split);
   if (!prepared)
     return fail_in(checkpoint_.dir().string() + ": tensor '" + parts.front().name + ".weight'", prepared.error());
   for (const LinearName& part : parts) {

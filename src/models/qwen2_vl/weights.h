@@ -37,11 +37,15 @@ class WeightLoader {
     return linear({{name, out}}, in, bias);
   }
   // Several that are multiplied with the same rows, as one: their outputs stand beside each other.
-  Result<std::unique_ptr<const Weight>> linear(const std::vector<LinearName>& parts, std::int64_t in, bool bias);
+  // Sizes are those of the checkpoint, however the weight is divided among the parts of the Ops.
+  Result<std::unique_ptr<const Weight>> linear(const std::vector<LinearName>& parts, std::int64_t in, bool bias,
+                                               const Split& split = {});
   // The projection behind a gate: down_precision().
-  Result<std::unique_ptr<const Weight>> down(const std::string& name, std::int64_t out, std::int64_t in);
+  Result<std::unique_ptr<const Weight>> down(const std::string& name, std::int64_t out, std::int64_t in,
+                                             const Split& split = {});
   // A table of embeddings: integers are int8 at least.
-  Result<std::unique_ptr<const Weight>> table(const std::string& name, std::int64_t rows, std::int64_t width);
+  Result<std::unique_ptr<const Weight>> table(const std::string& name, std::int64_t rows, std::int64_t width,
+                                              const Split& split = {});
   Result<Norm> norm(const std::string& name, std::int64_t width, bool bias);
 
   std::uint64_t bytes() const { return bytes_; }  // loaded so far
@@ -49,9 +53,10 @@ class WeightLoader {
  private:
   Result<TensorView> matrix(const std::string& name, std::int64_t out, std::int64_t in) const;
   Result<std::unique_ptr<const Weight>> prepare(const std::vector<LinearName>& parts, std::int64_t in,
-                                                std::span<const TensorView> biases, Precision precision) const;
+                                                std::span<const TensorView> biases, Precision precision,
+                                                const Split& split) const;
   Result<std::unique_ptr<const Weight>> linear(const std::vector<LinearName>& parts, std::int64_t in, bool bias,
-                                               Precision precision);
+                                               Precision precision, const Split& split);
   Result<TensorView> vector(const std::string& name, std::int64_t size) const;
   Result<Buffer> upload(const std::string& name, std::int64_t size);
   const Checkpoint& checkpoint_;
