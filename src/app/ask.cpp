@@ -257,7 +257,7 @@ Command add_ask(CLI::App& program, const FrameLists& frames) {
   const auto options = std::make_shared<Options>();
   CLI::App* app = program.add_subcommand("ask", "Answer questions about pictures or a video");
   app->footer(kFooter);
-  add_model_option(*app, options->model);
+  add_model_option(*app, options->model, Devices::kSeveral);
   add_vision_device_option(*app, options->model);
   app->add_option("-i,--image", options->images, "A picture: JPEG, PNG, WebP, GIF or BMP. Again for more")
       ->type_name("PICTURE")

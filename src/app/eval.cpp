@@ -215,7 +215,7 @@ Command add_eval(CLI::App& program) {
   const auto options = std::make_shared<Options>();
   CLI::App* app = program.add_subcommand("eval", "Replay questions with known answers, count the exact ones");
   app->footer(kFooter);
-  add_model_option(*app, options->model);
+  add_model_option(*app, options->model, Devices::kSeveral);
   add_vision_device_option(*app, options->model);
   app->add_option("--data", options->data, "Evaluation folder (default: MODEL/eval)")->type_name("DIR");
   app->add_flag("--wrong", options->wrong, "Show every wrong answer");

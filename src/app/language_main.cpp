@@ -143,7 +143,7 @@ int main(int argc, char** argv) {
       "chiasm-language", kDescription, argc, argv,
       [&](CLI::App& app) {
         app.footer(kFooter);
-        add_model_option(app, options.model);
+        add_model_option(app, options.model, Devices::kSeveral);
         add_vision_servers(app, options);
         add_server_options(app, options.server, "127.0.0.1:8080");
         add_language_options(app, options.language);

@@ -36,8 +36,8 @@ void add_language_options(CLI::App& app, LanguageFlags& flags) {
   expect_whole(app.add_option("--max-json-depth", flags.max_json_depth, "Take JSON of N levels (default: 32)"), 4, 64);
   add_size_option(app, "--kv-memory", flags.kv_memory,
                   "Memory for keys and values of running and cached sequences (default: 4GiB, or\none sequence of the "
-                  "model's full context where that is more; taken as needed.\nOn a card: three quarters of what is "
-                  "free, taken at once)");
+                  "model's full context where that is more; taken as needed.\nOn cards: three quarters of what is "
+                  "free, taken at once; several\ntogether have so much)");
   expect_whole(
       app.add_option("--step-tokens", flags.step_tokens, "Compute at most N tokens in one pass (default: 512)"), 1,
       65'536);

@@ -42,9 +42,9 @@ CLI::Validator known_precision() {
           ""};
 }
 
-CLI::Validator is_device() {
-  return {[](std::string& text) {
-            const Status status = check_device(text);
+CLI::Validator is_device(Devices devices) {
+  return {[devices](std::string& text) {
+            const Status status = devices == Devices::kOne ? check_one_device(text) : check_device(text);
             return status ? std::string() : status.error().message;
           },
           ""};
@@ -62,16 +62,19 @@ std::optional<Precision> ModelOption::vision() const {
   return chiasm::vision_precision(precision_from_name(own).value_or(Precision::kExact));
 }
 
-void add_model_option(CLI::App& app, ModelOption& option) {
+void add_model_option(CLI::App& app, ModelOption& option, Devices devices) {
   app.add_option("-m,--model", option.given,
                  "Checkpoint folder, as published on the hub or written by 'chiasm split'.\nElse the environment "
                  "variable CHIASM_MODEL, else the demo model")
       ->type_name("DIR");
   expect_something(app.get_option("--model"));
+  const std::string several =
+      devices == Devices::kOne ? "" : ".\nSeveral cards, as in cuda:0,1, share the language model";
   app.add_option("--device", option.device,
-                 "Where to compute: cpu, cuda:N (a card), or auto: the first card if there is one\n(default: auto)")
+                 "Where to compute: cpu, cuda:N (a card), or auto: the first card if there is one" + several +
+                     "\n(default: auto)")
       ->type_name("DEVICE")
-      ->check(is_device());
+      ->check(is_device(devices));
   app.add_option(
          "--precision", option.precision,
          "What to multiply matrices in, on the CPU: exact (as the checkpoint has them), int8 (half\nthe memory), or "
@@ -88,13 +91,13 @@ void add_model_option(CLI::App& app, ModelOption& option) {
 
 void add_vision_device_option(CLI::App& app, ModelOption& option) {
   app.add_option("--vision-device", option.vision_device,
-                 "Where the vision encoder computes, if not where --device says")
+                 "Where the vision encoder computes, if not where --device says (there, on the first of\nseveral)")
       ->type_name("DEVICE")
-      ->check(is_device());
+      ->check(is_device(Devices::kOne));
 }
 
-const std::string& vision_device_of(const ModelOption& option) {
-  return option.vision_device.empty() ? option.device : option.vision_device;
+std::string vision_device_of(const ModelOption& option) {
+  return option.vision_device.empty() ? first_device(option.device) : option.vision_device;
 }
 
 Result<fs::path> checkpoint_folder(const std::string& path) {

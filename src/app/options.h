@@ -31,12 +31,14 @@ struct ModelOption {
   std::optional<Precision> language() const;
   std::optional<Precision> vision() const;
 };
+// A language model can be divided among several.
+enum class Devices : std::uint8_t { kOne, kSeveral };
 // -m, --device, --precision and --vision-precision.
-void add_model_option(CLI::App& app, ModelOption& option);
+void add_model_option(CLI::App& app, ModelOption& option, Devices devices = Devices::kOne);
 // --vision-device.
 void add_vision_device_option(CLI::App& app, ModelOption& option);
-// Where the vision encoder computes.
-const std::string& vision_device_of(const ModelOption& option);
+// Where the vision encoder computes: on the first of several.
+std::string vision_device_of(const ModelOption& option);
 
 // -m, else CHIASM_MODEL, else the demo model beside the program. kNotFound, naming the three, where it is no folder.
 Result<std::filesystem::path> model_folder(const ModelOption& option);

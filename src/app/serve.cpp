@@ -107,7 +107,7 @@ int run_serve(int argc, char** argv) {
       "chiasm serve", kDescription, argc, argv,
       [&](CLI::App& app) {
         app.footer(kFooter);
-        add_model_option(app, options.model);
+        add_model_option(app, options.model, Devices::kSeveral);
         add_vision_device_option(app, options.model);
         add_server_options(app, options.server, "127.0.0.1:8080");
         add_language_options(app, options.language);
