@@ -1,6 +1,7 @@
 // chiasm_gpu_bench: the times of docs/performance.md's table for cards, one JSON object a line. tools/gpu_bench.py runs
 // it beside the reference implementation. Everything is timed from the host, with the copies there and back in it.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <CLI/CLI.hpp>
@@ -73,6 +75,35 @@ void vision(const std::filesystem::path& dir, const Ops& ops, const Sizes& sizes
     run(fmt::format("vision {}", patches), {grid_for(patches, config.spatial_merge_size)});
   if (sizes.patches.size() > 1) run("vision 8x1024", std::vector<Grid>(8, Grid{1, 32, 32}));
 }
+
+// A vision encoder at work beside what is timed: pictures of 1024 patches at a rate, or as many as it can do.
+class Beside {
+ public:
+  Beside(const std::filesystem::path& dir, const Ops& ops, double per_second)
+      : model_(must(load_vision_model(must(Checkpoint::open(dir, Role::kVision)), ops))), thread_([this, per_second] {
+          const Grid grid = grid_for(1024, model_->config().spatial_merge_size);
+          const Matrix pixels = random_matrix(grid.patches(), model_->config().patch_width(), 12);
+          const Stopwatch watch;
+          while (!stop_) {
+            must(model_->encode(pixels.view(), {&grid, 1}));
+            rate_ = 1000.0 * static_cast<double>(++done_) / watch.ms();
+            while (!stop_ && static_cast<double>(done_) > watch.ms() / 1000 * per_second)
+              std::this_thread::sleep_for(std::chrono::microseconds(200));
+          }
+        }) {}
+  ~Beside() {
+    stop_ = true;
+    thread_.join();
+  }
+  double rate() const { return rate_; }
+
+ private:
+  std::unique_ptr<const VisionModel> model_;
+  std::atomic<bool> stop_ = false;
+  std::atomic<std::int64_t> done_ = 0;
+  std::atomic<double> rate_ = 0;
+  std::thread thread_;
+};
 
 void language(const std::filesystem::path& dir, const std::string& name, const Ops& ops, const Sizes& sizes) {
   const Stopwatch watch;
@@ -155,11 +186,14 @@ void check(const std::filesystem::path& vision_dir, const std::filesystem::path&
 
 int run(int argc, char** argv) {
   CLI::App app("Times vision, prefill and decode of checkpoints on a device.");
-  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture, precision = "exact";
+  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture, beside, precision = "exact";
+  double beside_rate = 100;
   std::vector<std::string> models;
   Sizes sizes;
   int threads = 0;
-  app.add_option("--device", device, "cpu or cuda:N");
+  app.add_option("--device", device, "cpu, cuda:N, or cuda:0,1 and so on for the language model");
+  app.add_option("--beside", beside, "while pictures are encoded on this device (those of --vision, untimed)");
+  app.add_option("--beside-rate", beside_rate, "so many a second, if it can");
   app.add_option("--vision", vision_dir, "checkpoint whose vision encoder is timed");
   app.add_option("--language", models, "NAME=DIR, again for more");
   app.add_option("--samples", sizes.samples, "of each time");
@@ -175,7 +209,13 @@ int run(int argc, char** argv) {
   sizes.precision = must(precision_from_name(precision));
   ThreadPool pool(threads);
   const auto ops = must(make_ops(device, pool));
-  if (check_dir.empty() && !vision_dir.empty()) {
+  std::unique_ptr<Ops> beside_ops;
+  std::unique_ptr<Beside> encoder;
+  if (!beside.empty()) {
+    beside_ops = must(make_ops(beside, pool));
+    encoder = std::make_unique<Beside>(vision_dir, *beside_ops, beside_rate);
+  }
+  if (check_dir.empty() && !vision_dir.empty() && encoder == nullptr) {
     vision(vision_dir, *ops, sizes);
     if (!picture.empty()) picture_stream(vision_dir, picture, 8, *ops, pool);
   }
@@ -190,6 +230,9 @@ int run(int argc, char** argv) {
       continue;
     }
     language(model.substr(at + 1), model.substr(0, at), *ops, sizes);
+    if (encoder != nullptr)
+      fmt::print("{{\"name\": \"pictures beside {}\", \"ms\": 0, \"per_s\": {:.1f}}}\n", model.substr(0, at),
+                 encoder->rate());
     if (!tokenizer.empty() && !vision_dir.empty())
       five_questions({vision_dir, model.substr(at + 1), tokenizer}, model.substr(0, at), *ops, sizes.samples);
   }
