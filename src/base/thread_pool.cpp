@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -11,6 +12,19 @@
 
 namespace chiasm {
 namespace {
+
+// A decode step is hundreds of loops of some ten microseconds with as little between them: waking a thread for each
+// would take as long as its work. So threads look for the next loop a while before they sleep, and callers for the end
+// of theirs.
+constexpr std::chrono::microseconds kHot(100);
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
 // A third of a processor where another thread wants it too: who waits for this pool still comes to an end.
 constexpr int kBehind = 5;
@@ -27,29 +41,47 @@ struct ThreadPool::State {
   std::mutex loop;  // one loop at a time
   std::mutex mutex;
   std::condition_variable wake, done;
-  const std::function<void(std::int64_t, int)>* task = nullptr;
+  const std::function<void(std::int64_t, int)>* task = nullptr;  // of the loop that runs; none between loops
   std::int64_t count = 0;
   std::atomic<std::int64_t> next{0};
-  std::uint64_t generation = 0;
-  int busy = 0;
-  bool stop = false, behind = false;
+  std::atomic<std::uint64_t> generation{0};
+  std::atomic<int> busy{0};  // threads that take part, the caller aside; written under the mutex
+  int asleep = 0;
+  bool caller_asleep = false;
+  std::atomic<bool> stop{false};
+  bool behind = false;
   std::vector<std::thread> threads;
 
   void drain(int thread) {
     for (std::int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*task)(i, thread);
   }
+  bool over() const { return next.load() >= count && busy.load() == 0; }
+
+  // Looks for `ready` a little while without sleeping. A pool that stands behind others has no processor to waste.
+  template <class Ready>
+  void watch(const Ready& ready) const {
+    if (behind) return;
+    const auto end = std::chrono::steady_clock::now() + kHot;
+    while (!ready() && std::chrono::steady_clock::now() < end)
+      for (int i = 0; i < 8 && !ready(); ++i) relax();
+  }
 
   void run(int thread) {
     std::uint64_t seen = 0;
-    std::unique_lock lock(mutex);
     while (true) {
+      watch([&] { return stop.load() || generation.load() != seen; });
+      std::unique_lock lock(mutex);
+      ++asleep;
       wake.wait(lock, [&] { return stop || generation != seen; });
+      --asleep;
       if (stop) return;
       seen = generation;
+      if (task == nullptr) continue;  // the others were done before this one woke: they did not wait for it
+      ++busy;
       lock.unlock();
       drain(thread);
       lock.lock();
-      if (--busy == 0) done.notify_one();
+      if (--busy == 0 && caller_asleep) done.notify_one();
     }
   }
 };
@@ -83,18 +115,22 @@ void ThreadPool::parallel_for(std::int64_t count, const std::function<void(std::
     for (std::int64_t i = 0; i < count; ++i) task(i, 0);
     return;
   }
+  bool sleepers = false;
   {
     const std::lock_guard lock(state_->mutex);
     state_->task = &task;
     state_->count = count;
     state_->next = 0;
-    state_->busy = static_cast<int>(state_->threads.size());
     ++state_->generation;
+    sleepers = state_->asleep > 0;
   }
-  state_->wake.notify_all();
+  if (sleepers) state_->wake.notify_all();
   if (!state_->behind) state_->drain(0);
+  state_->watch([&] { return state_->over(); });
   std::unique_lock lock(state_->mutex);
-  state_->done.wait(lock, [&] { return state_->busy == 0; });
+  state_->caller_asleep = true;
+  state_->done.wait(lock, [&] { return state_->over(); });
+  state_->caller_asleep = false;
   state_->task = nullptr;
 }
 

@@ -171,7 +171,7 @@ HWY_INLINE void begin_group(const QuantisedRows& x, std::int64_t group, std::int
   }
 }
 
-// A few rows: integers go from the packed words straight to the registers.
+// Integers go from the packed words straight to the registers.
 template <int Bits, int MR, int NV>
 HWY_INLINE void direct_tile(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel,
                             std::int64_t first, std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
@@ -186,6 +186,7 @@ HWY_INLINE void direct_tile(const QuantisedRows& x, const QuantisedWeight& weigh
         hn::Vec<hn::RebindToUnsigned<I16> > packed[NV];
 #pragma GCC unroll 8
         for (int j = 0; j < NV; ++j) packed[j] = load_words(from + (w * kPanel + j * kLanes) * 4);
+        for (std::int64_t line = 0; line < NV * kLanes * 4; line += 64) prefetch_words(from + w * kPanel * 4 + line);
         const std::int64_t k = w * kPairs<Bits> * 2;
         VI16 column[NV];
 #pragma GCC unroll 8
@@ -203,6 +204,7 @@ HWY_INLINE void direct_tile(const QuantisedRows& x, const QuantisedWeight& weigh
           add_column(acc, column, a, k + 6);
         }
       }
+      if (v == 0) prefetch_words(from + words * kPanel * 4);
       VF32 scale[NV];
 #pragma GCC unroll 8
       for (int j = 0; j < NV; ++j) scale[j] = load_scales(weight.scales(panel, g) + (v + j) * kLanes);
@@ -211,92 +213,38 @@ HWY_INLINE void direct_tile(const QuantisedRows& x, const QuantisedWeight& weigh
   }
 }
 
-// Many rows: a strip of the panel as int16, [input pair][32 outputs][2].
-constexpr std::int64_t kStripDepth = 256, kStripGroups = kStripDepth / 32;
-struct Strip {
-  alignas(64) std::int16_t integers[kStripDepth * kPanel];
-  alignas(64) float scales[kStripGroups * kPanel];
-};
+// Rows of the tallest tile: with two vectors of outputs their sums, the weights and what is between fill the registers.
+constexpr std::int64_t kDirectRows = kTileRows == 12 ? 12 : 4, kStripDepth = 256;
 
-template <int Bits>
-HWY_INLINE void widen(const QuantisedWeight& weight, std::int64_t panel, std::int64_t first, std::int64_t last,
-                      Strip& strip) {
-  const F32 d;
-  const I16 d16;
-  const std::int64_t depth = weight.format().group, words = depth * Bits / 32;
-  constexpr std::int64_t kPairWidth = 2 * kPanel;
-  for (std::int64_t g = first; g < last; ++g) {
-    std::int16_t* to = strip.integers + (g - first) * depth * kPanel;
-    for (std::int64_t w = 0; w < words; ++w) {
-      for (std::int64_t v = 0; v < kVectors; ++v) {
-        const auto packed = load_words(weight.words(panel, g) + (w * kPanel + v * kLanes) * 4);
-        std::int16_t* at = to + w * kPairs<Bits> * kPairWidth + v * 2 * kLanes;
-        hn::Store(unpack<Bits, 0>(packed), d16, at);
-        hn::Store(unpack<Bits, 1>(packed), d16, at + kPairWidth);
-        if constexpr (Bits == 4) {
-          hn::Store(unpack<Bits, 2>(packed), d16, at + 2 * kPairWidth);
-          hn::Store(unpack<Bits, 3>(packed), d16, at + 3 * kPairWidth);
-        }
-      }
-    }
-    for (std::int64_t v = 0; v < kPanel; v += kLanes)
-      hn::Store(load_scales(weight.scales(panel, g) + v), d, strip.scales + (g - first) * kPanel + v);
-  }
-}
-
-template <int MR>
-HWY_INLINE void wide_tile(const QuantisedRows& x, const Strip& strip, std::int64_t depth, std::int64_t first,
-                          std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
-  constexpr int NV = 2;
-  const I16 d16;
-  for (std::int64_t v = 0; v < kVectors; v += NV) {
-    for (std::int64_t g = first; g < last; ++g) {
-      const std::int16_t* b = strip.integers + (g - first) * depth * kPanel + v * 2 * kLanes;
-      VI32 acc[MR][NV];
-      const std::int16_t* a[MR];
-      begin_group(x, g, depth, acc, a);
-      for (std::int64_t k = 0; k < depth; k += 2) {
-        VI16 column[NV];
-#pragma GCC unroll 8
-        for (int j = 0; j < NV; ++j) column[j] = hn::Load(d16, b + k * kPanel + j * 2 * kLanes);
-        add_column(acc, column, a, k);
-      }
-      VF32 scale[NV];
-#pragma GCC unroll 8
-      for (int j = 0; j < NV; ++j) scale[j] = hn::Load(F32(), strip.scales + (g - first) * kPanel + (v + j) * kLanes);
-      add_group(acc, x, g, scale, accumulate || g > first, sums + v * kLanes, ldc);
-    }
-  }
+// The tile's height to use when `left` rows are left: of five it is better 3 and 2 than 4 and 1.
+HWY_INLINE std::int64_t direct_rows(std::int64_t left) {
+  if (kDirectRows == 4 && left > 4 && left < 8) return (left + 1) / 2;
+  return left >= kDirectRows ? kDirectRows : left >= 8 ? 8 : std::min<std::int64_t>(left, 4);
 }
 
 template <int Bits>
 HWY_NOINLINE void multiply(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel,
                            std::int64_t first, std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
-  switch (x.rows) {
-    case 1: return direct_tile < Bits, 1, kVectors<4 ? 2 : 4>(x, weight, panel, first, last, accumulate, sums, ldc);
-    case 2: return direct_tile<Bits, 2, 2>(x, weight, panel, first, last, accumulate, sums, ldc);
-    case 3: return direct_tile<Bits, 3, 2>(x, weight, panel, first, last, accumulate, sums, ldc);
-    case 4: return direct_tile<Bits, 4, 2>(x, weight, panel, first, last, accumulate, sums, ldc);
-    default: break;
-  }
-  static thread_local Strip strip;
-  const std::int64_t depth = weight.format().group, most = kStripDepth / depth;
-  for (std::int64_t g = first; g < last; g += most) {
-    const std::int64_t end = std::min(last, g + most);
-    widen<Bits>(weight, panel, g, end, strip);
+  if (x.rows == 1)
+    return direct_tile < Bits, 1, kVectors<4 ? 2 : 4>(x, weight, panel, first, last, accumulate, sums, ldc);
+  // What several tiles read stays near meanwhile.
+  const std::int64_t strip = x.rows <= kDirectRows ? last - first : kStripDepth / weight.format().group;
+  for (std::int64_t g = first; g < last; g += strip) {
+    const std::int64_t end = std::min(last, g + strip);
+    const bool add = accumulate || g > first;
     for (std::int64_t i = 0; i < x.rows;) {
-      const int height = tile_rows(x.rows - i);
+      const std::int64_t height = direct_rows(x.rows - i);
       const QuantisedRows rows = x.row_range(i, height);
       float* to = sums + i * ldc;
-      const bool add = accumulate || g > first;
       switch (height) {
-        case kTileRows: wide_tile<kTileRows>(rows, strip, depth, g, end, add, to, ldc); break;
 #if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
-        case 8: wide_tile<8>(rows, strip, depth, g, end, add, to, ldc); break;
+        case 12: direct_tile<Bits, 12, 2>(rows, weight, panel, g, end, add, to, ldc); break;
+        case 8: direct_tile<Bits, 8, 2>(rows, weight, panel, g, end, add, to, ldc); break;
 #endif
-        case 4: wide_tile<4>(rows, strip, depth, g, end, add, to, ldc); break;
-        case 2: wide_tile<2>(rows, strip, depth, g, end, add, to, ldc); break;
-        default: wide_tile<1>(rows, strip, depth, g, end, add, to, ldc); break;
+        case 4: direct_tile<Bits, 4, 2>(rows, weight, panel, g, end, add, to, ldc); break;
+        case 3: direct_tile<Bits, 3, 2>(rows, weight, panel, g, end, add, to, ldc); break;
+        case 2: direct_tile<Bits, 2, 2>(rows, weight, panel, g, end, add, to, ldc); break;
+        default: direct_tile<Bits, 1, 2>(rows, weight, panel, g, end, add, to, ldc); break;
       }
       i += height;
     }
@@ -403,7 +351,7 @@ void multiply_highway(const QuantisedRows& x, const QuantisedWeight& weight, std
 }
 
 constexpr IntegerKernel kHighway{
-    .name = "pairs", .pairs = true, .tile_rows = 12, .strip_depth = 256, .multiply = &multiply_highway};
+    .name = "pairs", .int8_pairs = true, .int4_pairs = true, .tile_rows = 12, .strip_depth = 256, .multiply = &multiply_highway};
 
 // What a product needs beside its operands; kept from call to call, at most kPiece rows of it.
 struct Scratch {
@@ -412,7 +360,7 @@ struct Scratch {
   std::vector<std::int32_t> offsets;
 };
 
-constexpr std::int64_t kPiece = 1024, kBlockRows = 144, kTaskPanels = 8;
+constexpr std::int64_t kPiece = 1024, kBlockRows = 144, kTaskPanels = 8, kFewRows = 24;
 // Below this many multiply-adds, waking another thread costs more than it saves.
 constexpr std::int64_t kWorthThreads = 1 << 19;
 
@@ -423,7 +371,7 @@ void multiply_piece(ThreadPool& threads, const IntegerKernel& kernel, ConstMatri
   const IntegerFormat& format = weight.format();
   const std::int64_t groups = weight.groups();
   // A line more than the rows have: rows whose distance is a multiple of 4 KiB would fight for the same cache sets.
-  const std::int64_t stride = groups * format.group * (kernel.pairs ? 2 : 1) + 64;
+  const std::int64_t stride = groups * format.group * (kernel.pairs(format) ? 2 : 1) + 64;
   scratch.values.resize(static_cast<std::size_t>(x.rows * stride));
   scratch.scales.resize(static_cast<std::size_t>(x.rows * groups));
   scratch.offsets.resize(scratch.scales.size());
@@ -441,7 +389,7 @@ void multiply_piece(ThreadPool& threads, const IntegerKernel& kernel, ConstMatri
   spread((x.rows + kRowsATime - 1) / kRowsATime, x.rows * x.cols >= kWorthThreads / 8, [&](std::int64_t task, int) {
     for (std::int64_t i = task * kRowsATime; i < std::min(x.rows, (task + 1) * kRowsATime); ++i)
       HWY_DYNAMIC_DISPATCH(quantise_row_cpu)
-    (x.row(i), x.cols, format, kernel.pairs, values + i * stride, scales + i * groups, offsets + i * groups);
+    (x.row(i), x.cols, format, kernel.pairs(format), values + i * stride, scales + i * groups, offsets + i * groups);
   });
 
   // Blocks of rows of about the same size, whole tiles but for the last.
@@ -458,9 +406,15 @@ void multiply_piece(ThreadPool& threads, const IntegerKernel& kernel, ConstMatri
     static thread_local std::vector<float> sums;
     sums.resize(static_cast<std::size_t>(count * ld));
     const QuantisedRows some = rows.row_range(row, count);
-    for (std::int64_t g = 0; g < groups; g += strip)
-      for (std::int64_t p = first; p < last; ++p)
-        kernel.multiply(some, weight, p, g, std::min(groups, g + strip), g > 0, sums.data() + (p - first) * kPanel, ld);
+    const auto multiply = [&](std::int64_t p, std::int64_t from, std::int64_t to) {
+      kernel.multiply(some, weight, p, from, to, from > 0, sums.data() + (p - first) * kPanel, ld);
+    };
+    if (count <= kFewRows) {  // bound by the weights' way here: they are read in the order in which they lie
+      for (std::int64_t p = first; p < last; ++p) multiply(p, 0, groups);
+    } else {
+      for (std::int64_t g = 0; g < groups; g += strip)
+        for (std::int64_t p = first; p < last; ++p) multiply(p, g, std::min(groups, g + strip));
+    }
     HWY_DYNAMIC_DISPATCH(finish_rows)
     (sums.data(), ld, epilogue, weight.bias() == nullptr ? nullptr : weight.bias() + column,
      out.row_range(row, count).col_range(column, std::min(ld, out.cols - column)));

@@ -30,8 +30,10 @@ struct QuantisedRows {
 // One way to multiply integers.
 struct IntegerKernel {
   std::string_view name;
-  // Activations as int16, of each four in the order 0, 2, 1, 3; else as int8 in order.
-  bool pairs = false;
+  // Activations that meet weights of 8 and of 4 bits: as int16, of each four in the order 0, 2, 1, 3; else as int8 in
+  // order.
+  bool int8_pairs = false, int4_pairs = false;
+  bool pairs(const IntegerFormat& format) const { return format.bits == 8 ? int8_pairs : int4_pairs; }
   std::int64_t tile_rows = 1;    // rows that are computed side by side
   std::int64_t strip_depth = 0;  // inputs whose weights stay near while all rows pass
   // sums [x.rows][ldc], 32 columns of them, become groups [first, last) of x times one panel, or that is added.

@@ -100,7 +100,7 @@ void multiply(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_
 }
 
 constexpr IntegerKernel kAmx{
-    .name = "amx", .pairs = false, .tile_rows = kRows, .strip_depth = 512, .multiply = &multiply};
+    .name = "amx", .tile_rows = kRows, .strip_depth = 512, .multiply = &multiply};
 
 // The kernel must be asked before tiles may be used; a machine without them, or an older kernel, says no.
 bool tiles_allowed() {

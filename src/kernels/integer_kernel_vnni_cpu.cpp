@@ -1,6 +1,6 @@
 // Integers with AVX-512 VNNI: one instruction multiplies four bytes of each output and adds them to its sum. The packed
 // words are its operand as they lie; int4 words are two of it after a mask and a shift.
-#include <cstring>
+#include <algorithm>
 
 #include "kernels/integer_kernels_cpu.h"
 
@@ -15,6 +15,7 @@ namespace {
 
 // Rows of the tallest tile: with two vectors of outputs their sums, the weights and what is unpacked fill 32 registers.
 constexpr int kRows = 12;
+constexpr std::int64_t kStripDepth = 512;
 
 inline __attribute__((always_inline)) __m512 scales_of(const std::uint16_t* at) {
   return _mm512_castsi512_ps(
@@ -44,6 +45,8 @@ inline __attribute__((always_inline)) void tile(const QuantisedRows& x, const Qu
     for (int i = 0; i < Rows; ++i) acc[i][0] = acc[i][1] = _mm512_set1_epi32(x.offsets[i * x.groups + g]);
     for (std::int64_t w = 0; w < words; ++w) {
       const __m512i low = _mm512_loadu_si512(b + w * kPanel * 4), high = _mm512_loadu_si512(b + w * kPanel * 4 + 64);
+      prefetch_words(b + w * kPanel * 4);
+      prefetch_words(b + w * kPanel * 4 + 64);
       if constexpr (Bits == 8) {
 #pragma GCC unroll 12
         for (int i = 0; i < Rows; ++i) add_row(acc[i][0], acc[i][1], low, high, a + i * x.stride + 4 * w);
@@ -58,6 +61,7 @@ inline __attribute__((always_inline)) void tile(const QuantisedRows& x, const Qu
         for (int i = 0; i < Rows; ++i) add_row(acc[i][0], acc[i][1], low1, high1, a + i * x.stride + 8 * w + 4);
       }
     }
+    prefetch_words(b + words * kPanel * 4);
     const __m512 scale0 = scales_of(weight.scales(panel, g)), scale1 = scales_of(weight.scales(panel, g) + 16);
     const bool add = accumulate || g > first;
 #pragma GCC unroll 12
@@ -73,17 +77,24 @@ inline __attribute__((always_inline)) void tile(const QuantisedRows& x, const Qu
 }
 
 template <int Bits>
-void multiply_bits(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
-                   std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+void multiply_strip(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
+                    std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
   for (std::int64_t i = 0; i < x.rows;) {
-    const std::int64_t left = x.rows - i;
-    const std::int64_t height = left >= kRows ? kRows : left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    // Tiles of about the same size: 14 rows are 7 and 7.
+    const std::int64_t left = x.rows - i, tiles = (left + kRows - 1) / kRows, height = (left + tiles - 1) / tiles;
     const QuantisedRows rows = x.row_range(i, height);
     float* to = sums + i * ldc;
     switch (height) {
-      case kRows: tile<kRows, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
+      case 12: tile<12, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
+      case 11: tile<11, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
+      case 10: tile<10, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
+      case 9: tile<9, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
       case 8: tile<8, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
+      case 7: tile<7, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
+      case 6: tile<6, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
+      case 5: tile<5, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
       case 4: tile<4, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
+      case 3: tile<3, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
       case 2: tile<2, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
       default: tile<1, Bits>(rows, weight, panel, first, last, accumulate, to, ldc); break;
     }
@@ -93,15 +104,21 @@ void multiply_bits(const QuantisedRows& x, const QuantisedWeight& weight, std::i
 
 void multiply(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
               std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
-  if (weight.format().bits == 4) {
-    multiply_bits<4>(x, weight, panel, first, last, accumulate, sums, ldc);
-  } else {
-    multiply_bits<8>(x, weight, panel, first, last, accumulate, sums, ldc);
+  // What several tiles read stays near meanwhile.
+  const std::int64_t strip = x.rows <= kRows ? last - first : kStripDepth / weight.format().group;
+  for (std::int64_t g = first; g < last; g += strip) {
+    const std::int64_t end = std::min(last, g + strip);
+    const bool add = accumulate || g > first;
+    if (weight.format().bits == 4) {
+      multiply_strip<4>(x, weight, panel, g, end, add, sums, ldc);
+    } else {
+      multiply_strip<8>(x, weight, panel, g, end, add, sums, ldc);
+    }
   }
 }
 
 constexpr IntegerKernel kVnni{
-    .name = "avx512-vnni", .pairs = false, .tile_rows = kRows, .strip_depth = 512, .multiply = &multiply};
+    .name = "avx512-vnni", .tile_rows = kRows, .strip_depth = kStripDepth, .multiply = &multiply};
 
 }  // namespace
 }  // namespace chiasm

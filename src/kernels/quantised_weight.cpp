@@ -28,7 +28,7 @@ void widen_row(const std::byte* row, DType dtype, std::int64_t depth, float* out
 void QuantisedWeight::Free::operator()(std::uint8_t* p) const { std::free(p); }
 
 Status QuantisedWeight::allocate() {
-  ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count({panels(), groups(), block_bytes()}, DType::kU8));
+  ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count({panels(), groups_, block_bytes_}, DType::kU8));
   void* memory = huge_memory(bytes);
   if (memory == nullptr) return fail(Code::kResourceExhausted, "no memory for a weight of {} bytes", bytes);
   data_.reset(static_cast<std::uint8_t*>(memory));
@@ -40,8 +40,8 @@ void QuantisedWeight::fill(ThreadPool& threads, const Row& row) {
   const std::int64_t words = format_.group_bytes() / 4;
   threads.parallel_for(panels(), [&](std::int64_t p, int) {
     std::vector<std::uint8_t> values(static_cast<std::size_t>(format_.row_bytes(in_features())));
-    std::vector<std::uint16_t> scales(static_cast<std::size_t>(groups()));
-    std::uint8_t* panel = data_.get() + p * groups() * block_bytes();
+    std::vector<std::uint16_t> scales(static_cast<std::size_t>(groups_));
+    std::uint8_t* panel = data_.get() + p * groups_ * block_bytes_;
     for (std::int64_t lane = 0; lane < kPanel; ++lane) {
       const std::int64_t at = p * kPanel + lane;
       if (at < out_features()) {
@@ -50,8 +50,8 @@ void QuantisedWeight::fill(ThreadPool& threads, const Row& row) {
         std::fill(values.begin(), values.end(), std::uint8_t{0});
         std::fill(scales.begin(), scales.end(), std::uint16_t{0});
       }
-      for (std::int64_t g = 0; g < groups(); ++g) {
-        std::uint8_t* block = panel + g * block_bytes();
+      for (std::int64_t g = 0; g < groups_; ++g) {
+        std::uint8_t* block = panel + g * block_bytes_;
         const std::uint8_t* from = values.data() + g * format_.group_bytes();
         for (std::int64_t w = 0; w < words; ++w) std::memcpy(block + (w * kPanel + lane) * 4, from + 4 * w, 4);
         std::memcpy(block + words * 4 * kPanel + 2 * lane, &scales[static_cast<std::size_t>(g)], 2);

@@ -28,14 +28,14 @@ class QuantisedWeight final : public Weight {
 
   const IntegerFormat& format() const { return format_; }
   std::int64_t panels() const { return (out_features() + kPanel - 1) / kPanel; }
-  std::int64_t groups() const { return format_.groups(in_features()); }
+  std::int64_t groups() const { return groups_; }
   std::uint64_t bytes() const override {
-    return static_cast<std::uint64_t>(panels() * groups() * block_bytes()) + bias_.size() * sizeof(float);
+    return static_cast<std::uint64_t>(panels() * groups_ * block_bytes_) + bias_.size() * sizeof(float);
   }
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }  // [out_features]
   // The words of a group; its scales lie behind them.
   const std::uint8_t* words(std::int64_t panel, std::int64_t group) const {
-    return data_.get() + (panel * groups() + group) * block_bytes();
+    return data_.get() + (panel * groups_ + group) * block_bytes_;
   }
   const std::uint16_t* scales(std::int64_t panel, std::int64_t group) const {
     return reinterpret_cast<const std::uint16_t*>(words(panel, group) + format_.group_bytes() * kPanel);
@@ -47,14 +47,18 @@ class QuantisedWeight final : public Weight {
     void operator()(std::uint8_t* p) const;
   };
   QuantisedWeight(std::int64_t out_features, std::int64_t in_features, Precision precision, std::vector<float> bias)
-      : Weight(out_features, in_features, precision), format_(integer_format(precision)), bias_(std::move(bias)) {}
-  std::int64_t block_bytes() const { return (format_.group_bytes() + 2) * kPanel; }
+      : Weight(out_features, in_features, precision),
+        format_(integer_format(precision)),
+        groups_(format_.groups(in_features)),
+        block_bytes_((format_.group_bytes() + 2) * kPanel),
+        bias_(std::move(bias)) {}
   Status allocate();
   // row(i, values, scales) fills one row, or gives where it lies.
   template <class Row>
   void fill(ThreadPool& threads, const Row& row);
 
   IntegerFormat format_;
+  std::int64_t groups_, block_bytes_;
   std::vector<float> bias_;
   std::unique_ptr<std::uint8_t[], Free> data_;
 };
