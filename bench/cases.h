@@ -43,6 +43,8 @@ std::vector<Row> measure_vision(const Model& model, const Settings& settings);
 std::vector<Row> measure_language(const Model& model, const Settings& settings);
 // What the second question costs, and many at once, on a picture that is known; and reading its features from disk.
 std::vector<Row> measure_questions(const Model& model, const Settings& settings);
+// Relative L2 of features and logits in integers against the exact ones.
+std::vector<Row> measure_errors(const Model& model, const Settings& settings);
 // Time and peak memory of the vision encoder over settings.patches.
 std::vector<Row> measure_patches(const Model& model, const Settings& settings);
 // How time grows: encode with patches, prefill with tokens, decode with context and with sequences; on 1 and all

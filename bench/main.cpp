@@ -31,8 +31,8 @@ int run(int argc, char** argv) {
   Settings settings;
   settings.picture = "models/toytown/eval/scene-03.jpg";
   settings.threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  const std::vector<std::string> groups{"ceilings", "kernels",   "rows",    "vision",
-                                        "language", "questions", "patches", "scaling"};
+  const std::vector<std::string> groups{"ceilings",  "kernels", "rows",    "vision", "language",
+                                        "questions", "patches", "scaling", "errors"};
   app.add_option("--model", models,
                  "checkpoints to time stages with, DIR or DIR@SIDE: pictures get about SIDE x SIDE pixels, in their "
                  "own proportions");
@@ -40,7 +40,8 @@ int run(int argc, char** argv) {
                  "checkpoints to show time and memory over --patches with; none: no such table");
   app.add_option("--patches", settings.patches, "for --scale-model")->delimiter(',');
   app.add_option("--picture", settings.picture, "the picture to encode")->capture_default_str();
-  app.add_option("--only", only, "some of the groups; scaling, which takes minutes, is measured only where it is named")
+  app.add_option("--only", only,
+                 "some of the groups; scaling, which takes minutes, and errors are measured only where they are named")
       ->delimiter(',')
       ->check(CLI::IsMember(groups));
   app.add_option("--threads", settings.threads)->check(CLI::Range(1, 1024))->capture_default_str();
@@ -73,6 +74,9 @@ int run(int argc, char** argv) {
     if (wanted("language")) add("language, " + model, [&] { return measure_language(model_of(model), settings); });
     if (wanted("questions")) add("questions, " + model, [&] { return measure_questions(model_of(model), settings); });
   }
+  for (const std::string& model : models)
+    if (!only.empty() && wanted("errors"))
+      add("errors, " + model, [&] { return measure_errors(model_of(model), settings); });
   for (const std::string& model : scale_models)
     if (wanted("patches")) add("patches, " + model, [&] { return measure_patches(model_of(model), settings); });
   for (const std::string& model : scale_models)

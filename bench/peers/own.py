@@ -3,10 +3,12 @@ import sample
 
 
 class Chiasm:
-    def __init__(self, setup, precision=None):
+    def __init__(self, setup, precision=None, kernel=None):
+        """`kernel`: the integer kernel to use instead of the fastest that the machine has (CHIASM_INTEGER_KERNEL)."""
         self.setup, self.precision = setup, precision
-        self.name = f"chiasm {precision or 'exact'}"
+        self.name = f"chiasm {precision or 'exact'}" + (f" by {kernel}" if kernel else "")
         self.options = ["--precision", precision] if precision else []
+        self.env = {**setup.env, "CHIASM_INTEGER_KERNEL": kernel} if kernel else setup.env
 
     def prepare(self):
         program = self.setup.programs / "chiasm"
@@ -22,7 +24,7 @@ class Chiasm:
         s = self.setup
         text, peak = sample.run_measured(
             [s.programs / "chiasm", "ask", "-m", s.checkpoint, "-i", s.picture, "--features", "none", "--device", "cpu", "--threads", s.threads,
-             "--max-tokens", s.tokens, "--json", *self.options, "--", s.question], env=s.env)
+             "--max-tokens", s.tokens, "--json", *self.options, "--", s.question], env=self.env)
         return {**sample.of_chiasm_ask(text), "peak_mib": peak}
 
     def server(self, port):

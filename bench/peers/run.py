@@ -85,6 +85,7 @@ def engines(options, setup):
     out = []
     if "chiasm" in options.engines:
         out += [Chiasm(setup, None if p == "exact" else p) for p in options.precisions]
+        out += [Chiasm(setup, "int8", kernel) for kernel in options.kernels]
     for title, folder in (("llama.cpp", options.llama_cpp), ("ik_llama.cpp", options.ik_llama_cpp)):
         if title in options.engines:
             kinds = [("f16", "f16"), ("q8_0", "q8_0"), ("q4_0", "f16")] if title == "llama.cpp" else [("f16", "f16"), ("q8_0", "q8_0")]
@@ -129,7 +130,7 @@ def next_question(engine, setup, asked=5):
     """Starts the engine's server, asks once about the picture, then `asked` more questions of which the TTFT counts."""
     port = free_port()
     with open(setup.work / "server.log", "w", encoding="utf-8") as log:
-        process = subprocess.Popen([str(w) for w in engine.server(port)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **setup.env})
+        process = subprocess.Popen([str(w) for w in engine.server(port)], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env={**os.environ, **getattr(engine, "env", setup.env)})
         try:
             client = Client(f"http://127.0.0.1:{port}", "", timeout=900)
             wait_for(client, process)
@@ -156,6 +157,8 @@ def ready(options, setup):
     """(engines that can be measured, {name: why not})."""
     usable, skipped = [], {}
     for engine in engines(options, setup):
+        if not any(text in engine.name for text in options.match):
+            continue
         try:
             engine.prepare()
             usable.append(engine)
@@ -194,7 +197,9 @@ def parse(arguments):
     a.add_argument("--picture", type=pathlib.Path, default=ROOT / "models/toytown/eval/scene-16.png", help="default: a 448 x 448 one")
     a.add_argument("--programs", type=pathlib.Path, default=ROOT / "build/release/bin", help="folder of ours")
     a.add_argument("--precisions", type=lambda text: text.split(","), default=["exact", "int8", "int4"], help="of ours (default: exact,int8,int4)")
+    a.add_argument("--kernels", type=lambda text: text.split(","), default=[], metavar="NAME,...", help="ours in int8 by these integer kernels too, as avx512-vnni where amx is the fastest (docs/adr/0012-precision.md)")
     a.add_argument("--engines", type=lambda text: text.split(","), default=NAMES, help=f"some of {','.join(NAMES)}")
+    a.add_argument("--match", type=lambda text: text.split(","), default=[""], metavar="TEXT,...", help="of these only those whose name holds one of the texts, as Q8_0 or int8")
     a.add_argument("--llama-cpp", type=pathlib.Path, metavar="DIR", help="a build of llama.cpp (default: the libraries of the package llama-cpp-py-sync)")
     a.add_argument("--build", action="store_true", help="build llama.cpp from the source in the package llama-cpp-python instead")
     a.add_argument("--ik-llama-cpp", type=pathlib.Path, metavar="DIR", help="a build of ik_llama.cpp (default: the package ik-llama-cpp-python, which has no vision part)")

@@ -190,6 +190,8 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
 
   const Result<std::filesystem::path> model = model_folder(options.model);
   if (!model) return console.fault(model.error());
+  const Result<std::optional<std::filesystem::path>> weights = weights_folder(options.model);
+  if (!weights) return console.fault(weights.error());
   ThreadPool threads(options.threads);
   // Costs no weights, and a folder that cannot answer is found before time is spent on pictures.
   LanguageSideOptions side_options;
@@ -197,6 +199,7 @@ int run(const Options& options, const FrameLists& frames, Console& console) {
   side_options.device = options.model.device;
   side_options.precision = options.model.language();
   side_options.vision_precision = options.model.vision();
+  side_options.weights = *weights;
   side_options.engine.share_prefix = !options.no_share_prefix;
   side_options.on_warning = [&console](std::string_view message) { console.warn(message); };
   side_options.on_load = progress_of_loading(console, "the language model");

@@ -129,6 +129,7 @@ Result<Tally> replay_all(const std::vector<EvalItem>& items, const std::filesyst
   language_options.device = options.model.device;
   language_options.precision = options.model.language();
   language_options.vision_precision = options.model.vision();
+  ASSIGN_OR_RETURN(language_options.weights, weights_folder(options.model));
   language_options.on_warning = [&console](std::string_view message) { console.warn(message); };
   language_options.on_load = progress_of_loading(console, "the language model");
   ASSIGN_OR_RETURN(const std::unique_ptr<LanguageSide> language, LanguageSide::open(language_options, threads));

@@ -50,6 +50,29 @@ CLI::Validator is_device(Devices devices) {
           ""};
 }
 
+// What was given, or the folder of this name in the user's cache.
+Result<std::optional<fs::path>> cache_folder(const std::optional<std::string>& given, const char* name,
+                                             std::string_view option) {
+  if (given == "none") return std::nullopt;
+  fs::path out = given.value_or("");
+  if (out.empty()) {
+    // The XDG base directory specification has relative paths ignored.
+    const fs::path cache = environment("XDG_CACHE_HOME"), home = environment("HOME");
+    if (cache.is_absolute()) {
+      out = cache / "chiasm" / name;
+    } else if (home.is_absolute()) {
+      out = home / ".cache" / "chiasm" / name;
+    } else {
+      return std::nullopt;
+    }
+  }
+  std::error_code error;
+  if (fs::exists(out, error) && !fs::is_directory(out, error))
+    return fail(Code::kInvalidArgument, "{}: '{}' is a file; name a folder (it is made when absent) or 'none'", option,
+                out.string());
+  return out;
+}
+
 }  // namespace
 
 std::optional<Precision> ModelOption::language() const {
@@ -87,6 +110,11 @@ void add_model_option(CLI::App& app, ModelOption& option, Devices devices) {
                  "(default: --precision)")
       ->type_name("exact|int8")
       ->check(known_precision());
+  app.add_option("--weight-cache", option.weight_cache,
+                 "Folder that keeps what was rounded, so that the next start reads it as it is, or none\n(default: "
+                 "chiasm/weights in the user's cache folder)")
+      ->type_name("DIR|none");
+  expect_something(app.get_option("--weight-cache"));
 }
 
 void add_vision_device_option(CLI::App& app, ModelOption& option) {
@@ -186,24 +214,11 @@ void expect_something(CLI::Option* option) {
 }
 
 Result<std::optional<fs::path>> features_folder(const PictureOptions& options) {
-  if (options.features == "none") return std::nullopt;
-  fs::path out = options.features.value_or("");
-  if (out.empty()) {
-    // The XDG base directory specification has relative paths ignored.
-    const fs::path cache = environment("XDG_CACHE_HOME"), home = environment("HOME");
-    if (cache.is_absolute()) {
-      out = cache / "chiasm" / "features";
-    } else if (home.is_absolute()) {
-      out = home / ".cache" / "chiasm" / "features";
-    } else {
-      return std::nullopt;
-    }
-  }
-  std::error_code error;
-  if (fs::exists(out, error) && !fs::is_directory(out, error))
-    return fail(Code::kInvalidArgument, "--features: '{}' is a file; name a folder (it is made when absent) or 'none'",
-                out.string());
-  return out;
+  return cache_folder(options.features, "features", "--features");
+}
+
+Result<std::optional<fs::path>> weights_folder(const ModelOption& option) {
+  return cache_folder(option.weight_cache, "weights", "--weight-cache");
 }
 
 std::function<void(bool)> progress_of_loading(Console& console, std::string what) {

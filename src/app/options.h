@@ -25,6 +25,7 @@ struct ModelOption {
   std::string given;            // with -m or by CHIASM_MODEL
   std::string device = "auto";  // where it computes: devices.h
   std::string precision, vision_precision;
+  std::optional<std::string> weight_cache;  // a folder, or "none"; else the user's cache folder
   std::string vision_device;  // where the vision encoder does, for programs that have both; empty: there too
 
   // Of the language model's matrices and of the vision encoder's; none: as they are stored.
@@ -33,7 +34,7 @@ struct ModelOption {
 };
 // A language model can be divided among several.
 enum class Devices : std::uint8_t { kOne, kSeveral };
-// -m, --device, --precision and --vision-precision.
+// -m, --device, --precision, --vision-precision and --weight-cache.
 void add_model_option(CLI::App& app, ModelOption& option, Devices devices = Devices::kOne);
 // --vision-device.
 void add_vision_device_option(CLI::App& app, ModelOption& option);
@@ -59,6 +60,9 @@ void add_decode_options(CLI::App& app, PictureOptions& options);
 // $XDG_CACHE_HOME/chiasm/features, else ~/.cache/chiasm/features; nothing where neither is known or "none" was given.
 // kInvalidArgument where something that is no folder has that name.
 Result<std::optional<std::filesystem::path>> features_folder(const PictureOptions& options);
+
+// $XDG_CACHE_HOME/chiasm/weights likewise, of --weight-cache.
+Result<std::optional<std::filesystem::path>> weights_folder(const ModelOption& option);
 
 // For on_load of the two sides: says what is being loaded, then again what it was being loaded for.
 std::function<void(bool loaded)> progress_of_loading(Console& console, std::string what);

@@ -71,6 +71,7 @@ int run(const Options& options, Console& console) {
     side_options.device = options.model.device;
     side_options.precision = options.model.language();
     side_options.vision_precision = options.model.vision();
+    ASSIGN_OR_RETURN(side_options.weights, weights_folder(options.model));
     side_options.engine = engine_options(options.language);
     side_options.accepted_vision_digests = accepted;
     side_options.on_warning = [&log](std::string_view message) { log.warn(message); };

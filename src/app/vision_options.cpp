@@ -10,6 +10,7 @@ Result<VisionSideOptions> vision_options(const std::filesystem::path& model, con
   out.model = model;
   out.device = vision_device_of(option);
   out.precision = option.vision();
+  ASSIGN_OR_RETURN(out.weights, weights_folder(option));
   ASSIGN_OR_RETURN(out.features, features_folder(options));
   if (!out.features && !options.features)
     console.warn("neither XDG_CACHE_HOME nor HOME is set: what is seen will not be kept (--features DIR keeps it)");

@@ -2,10 +2,13 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <optional>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "kernels/gemm_quantised_cpu.h"
 #include "kernels/ops_group.h"
 
 #ifdef CHIASM_CUDA
@@ -72,6 +75,19 @@ Result<std::unique_ptr<Ops>> make_card_ops([[maybe_unused]] const std::vector<in
 #endif
 }
 
+// The fastest there is, or the one of the name in CHIASM_INTEGER_KERNEL.
+Result<const IntegerKernel*> chosen_kernel() {
+  const auto kernels = integer_kernels();
+  const char* const wanted = std::getenv("CHIASM_INTEGER_KERNEL");
+  if (wanted == nullptr || *wanted == '\0') return kernels.front();
+  std::string there;
+  for (const IntegerKernel* kernel : kernels) {
+    if (kernel->name == wanted) return kernel;
+    there += fmt::format("{}{}", there.empty() ? "" : ", ", kernel->name);
+  }
+  return fail(Code::kInvalidArgument, "CHIASM_INTEGER_KERNEL: this machine has {}, got '{}'", there, wanted);
+}
+
 }  // namespace
 
 Status check_device(std::string_view device) {
@@ -93,9 +109,10 @@ Result<std::unique_ptr<Ops>> make_ops(std::string_view device, ThreadPool& threa
   if (named.kind == Named::Kind::kAuto) {
     if (auto ops = make_card_ops({0}, threads)) return ops;
   }
-  if (named.count == 1) return make_cpu_ops(threads);
+  ASSIGN_OR_RETURN(const IntegerKernel* const kernel, chosen_kernel());
+  if (named.count == 1) return make_cpu_ops(threads, *kernel);
   std::vector<std::unique_ptr<Ops>> members;
-  for (std::size_t i = 0; i < named.count; ++i) members.push_back(make_cpu_ops(threads));
+  for (std::size_t i = 0; i < named.count; ++i) members.push_back(make_cpu_ops(threads, *kernel));
   return make_group_ops(std::move(members), make_host_collective(), threads);
 }
 

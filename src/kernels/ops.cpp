@@ -58,6 +58,10 @@ Result<std::unique_ptr<const Weight>> Ops::prepare_quantised(std::span<const Qua
               name(), precision_name(precision));
 }
 
+Result<std::unique_ptr<const Weight>> Ops::adopt(const PackedMatrix&, std::span<const TensorView>) const {
+  return fail(Code::kUnimplemented, "{} has no packed layout", name());
+}
+
 Result<std::unique_ptr<const Recording>> Ops::record(const std::function<void()>&) const {
   return fail(Code::kUnimplemented, "{} does not record", name());
 }

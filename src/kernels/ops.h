@@ -40,6 +40,8 @@ class Weight {
   std::int64_t in_features() const { return in_features_; }
   Precision precision() const { return precision_; }
   virtual std::uint64_t bytes() const = 0;  // memory it holds, the bias with it
+  // Its integers as they lie in the host's memory, for Ops::adopt(); of weights that are kept in another way nothing.
+  virtual std::span<const std::byte> packed() const { return {}; }
 
  protected:
   Weight(std::int64_t out_features, std::int64_t in_features, Precision precision = Precision::kExact)
@@ -217,6 +219,18 @@ class Ops {
   virtual Result<std::unique_ptr<const Weight>> prepare_quantised(std::span<const QuantisedTensor> weights,
                                                                   std::span<const TensorView> biases,
                                                                   Precision precision) const;
+  // What names the layout of Weight::packed(), its version with it; empty where there is none.
+  virtual std::string_view packed_layout() const { return {}; }
+  // A weight of bytes that packed() of the same layout gave, used where they lie; `owner` keeps them. Errors: another
+  // number of bytes than the shape's.
+  struct PackedMatrix {
+    std::int64_t out_features = 0, in_features = 0;
+    Precision precision = Precision::kExact;
+    std::span<const std::byte> bytes;
+    std::shared_ptr<const void> owner;
+  };
+  virtual Result<std::unique_ptr<const Weight>> adopt(const PackedMatrix& packed,
+                                                      std::span<const TensorView> biases) const;
   virtual Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const = 0;
   virtual std::uint64_t kv_block_bytes(const KvShape& shape) const;  // of one block in all layers
   // Bytes that are free where make_kv_pool takes all of a pool at once; none where a pool takes memory as it is used.

@@ -75,6 +75,13 @@ class CpuOps final : public Ops {
     return packed;
   }
 
+  std::string_view packed_layout() const override { return QuantisedWeight::kLayout; }
+  Result<std::unique_ptr<const Weight>> adopt(const PackedMatrix& packed,
+                                              std::span<const TensorView> biases) const override {
+    ASSIGN_OR_RETURN(std::unique_ptr<const Weight> weight, QuantisedWeight::adopt(packed, biases));
+    return weight;
+  }
+
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override { return KvPoolCpu::make(shape); }
 
   void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {

@@ -25,23 +25,22 @@ void widen_row(const std::byte* row, DType dtype, std::int64_t depth, float* out
 
 }  // namespace
 
-void QuantisedWeight::Free::operator()(std::uint8_t* p) const { std::free(p); }
-
-Status QuantisedWeight::allocate() {
-  ASSIGN_OR_RETURN(const std::uint64_t bytes, byte_count({panels(), groups_, block_bytes_}, DType::kU8));
-  void* memory = huge_memory(bytes);
-  if (memory == nullptr) return fail(Code::kResourceExhausted, "no memory for a weight of {} bytes", bytes);
-  data_.reset(static_cast<std::uint8_t*>(memory));
-  return {};
+Result<std::uint64_t> QuantisedWeight::packed_bytes() const {
+  return byte_count({panels(), groups_, block_bytes_}, DType::kU8);
 }
 
 template <class Row>
-void QuantisedWeight::fill(ThreadPool& threads, const Row& row) {
+Status QuantisedWeight::fill(ThreadPool& threads, const Row& row) {
+  ASSIGN_OR_RETURN(const std::uint64_t bytes, packed_bytes());
+  auto* const data = static_cast<std::uint8_t*>(huge_memory(bytes));
+  if (data == nullptr) return fail(Code::kResourceExhausted, "no memory for a weight of {} bytes", bytes);
+  owner_ = std::shared_ptr<std::uint8_t>(data, [](std::uint8_t* memory) { std::free(memory); });
+  data_ = data;
   const std::int64_t words = format_.group_bytes() / 4;
   threads.parallel_for(panels(), [&](std::int64_t p, int) {
     std::vector<std::uint8_t> values(static_cast<std::size_t>(format_.row_bytes(in_features())));
     std::vector<std::uint16_t> scales(static_cast<std::size_t>(groups_));
-    std::uint8_t* panel = data_.get() + p * groups_ * block_bytes_;
+    std::uint8_t* panel = data + p * groups_ * block_bytes_;
     for (std::int64_t lane = 0; lane < kPanel; ++lane) {
       const std::int64_t at = p * kPanel + lane;
       if (at < out_features()) {
@@ -58,19 +57,19 @@ void QuantisedWeight::fill(ThreadPool& threads, const Row& row) {
       }
     }
   });
+  return {};
 }
 
 Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::quantise(const WeightRows& weight, Precision precision,
                                                                          ThreadPool& threads) {
   CHECK(precision != Precision::kExact);
   std::unique_ptr<QuantisedWeight> out(new QuantisedWeight(weight.rows(), weight.depth(), precision, weight.bias()));
-  RETURN_IF_ERROR(out->allocate());
-  out->fill(threads, [&](std::int64_t i, std::uint8_t* values, std::uint16_t* scales) {
+  RETURN_IF_ERROR(out->fill(threads, [&](std::int64_t i, std::uint8_t* values, std::uint16_t* scales) {
     static thread_local std::vector<float> wide;
     wide.resize(static_cast<std::size_t>(weight.depth()));
     widen_row(weight.row(i), weight.dtype(), weight.depth(), wide.data());
     quantise_row(wide.data(), weight.depth(), out->format_, values, scales);
-  });
+  }));
   return out;
 }
 
@@ -91,15 +90,29 @@ Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::pack(std::span<c
   }
   ASSIGN_OR_RETURN(std::vector<float> bias, join_biases(biases, rows));
   std::unique_ptr<QuantisedWeight> out(new QuantisedWeight(rows, depth, precision, std::move(bias)));
-  RETURN_IF_ERROR(out->allocate());
   const std::size_t row_bytes = static_cast<std::size_t>(format.row_bytes(depth)),
                     scale_bytes = static_cast<std::size_t>(format.groups(depth)) * 2;
-  out->fill(threads, [&](std::int64_t i, std::uint8_t* values, std::uint16_t* scales) {
+  RETURN_IF_ERROR(out->fill(threads, [&](std::int64_t i, std::uint8_t* values, std::uint16_t* scales) {
     const auto part = static_cast<std::size_t>(std::ranges::upper_bound(ends, i) - ends.begin());
     const auto row = static_cast<std::size_t>(i - (part == 0 ? 0 : ends[part - 1]));
     std::memcpy(values, weights[part].values.bytes.data() + row * row_bytes, row_bytes);
     std::memcpy(scales, weights[part].scales.bytes.data() + row * scale_bytes, scale_bytes);
-  });
+  }));
+  return out;
+}
+
+Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::adopt(const Ops::PackedMatrix& packed,
+                                                                      std::span<const TensorView> biases) {
+  CHECK(packed.precision != Precision::kExact && packed.out_features > 0 && packed.in_features > 0);
+  ASSIGN_OR_RETURN(std::vector<float> bias, join_biases(biases, packed.out_features));
+  std::unique_ptr<QuantisedWeight> out(
+      new QuantisedWeight(packed.out_features, packed.in_features, packed.precision, std::move(bias)));
+  ASSIGN_OR_RETURN(const std::uint64_t bytes, out->packed_bytes());
+  if (packed.bytes.size() != bytes)
+    return fail(Code::kInvalidArgument, "a packed weight of [{}, {}]: expected {} bytes, got {}", packed.out_features,
+                packed.in_features, bytes, packed.bytes.size());
+  out->data_ = reinterpret_cast<const std::uint8_t*>(packed.bytes.data());
+  out->owner_ = packed.owner;
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -18,6 +19,9 @@ namespace chiasm {
 
 class QuantisedWeight final : public Weight {
  public:
+  // Of what packed() gives: a new version wherever a byte lies or is rounded elsewhere.
+  static constexpr std::string_view kLayout = "panels of 32, groups in words of 4 bytes/1";
+
   // Rounds every row. Errors: sizes beyond memory.
   static Result<std::unique_ptr<const QuantisedWeight>> quantise(const WeightRows& weight, Precision precision,
                                                                  ThreadPool& threads);
@@ -26,16 +30,21 @@ class QuantisedWeight final : public Weight {
                                                              std::span<const TensorView> biases, Precision precision,
                                                              ThreadPool& threads);
 
+  // As Ops::adopt.
+  static Result<std::unique_ptr<const QuantisedWeight>> adopt(const Ops::PackedMatrix& packed,
+                                                              std::span<const TensorView> biases);
+
   const IntegerFormat& format() const { return format_; }
   std::int64_t panels() const { return (out_features() + kPanel - 1) / kPanel; }
   std::int64_t groups() const { return groups_; }
-  std::uint64_t bytes() const override {
-    return static_cast<std::uint64_t>(panels() * groups_ * block_bytes_) + bias_.size() * sizeof(float);
+  std::uint64_t bytes() const override { return packed().size() + bias_.size() * sizeof(float); }
+  std::span<const std::byte> packed() const override {
+    return {reinterpret_cast<const std::byte*>(data_), static_cast<std::size_t>(panels() * groups_ * block_bytes_)};
   }
   const float* bias() const { return bias_.empty() ? nullptr : bias_.data(); }  // [out_features]
   // The words of a group; its scales lie behind them.
   const std::uint8_t* words(std::int64_t panel, std::int64_t group) const {
-    return data_.get() + (panel * groups_ + group) * block_bytes_;
+    return data_ + (panel * groups_ + group) * block_bytes_;
   }
   const std::uint16_t* scales(std::int64_t panel, std::int64_t group) const {
     return reinterpret_cast<const std::uint16_t*>(words(panel, group) + format_.group_bytes() * kPanel);
@@ -43,24 +52,22 @@ class QuantisedWeight final : public Weight {
   float at(std::int64_t output, std::int64_t input) const;
 
  private:
-  struct Free {
-    void operator()(std::uint8_t* p) const;
-  };
   QuantisedWeight(std::int64_t out_features, std::int64_t in_features, Precision precision, std::vector<float> bias)
       : Weight(out_features, in_features, precision),
         format_(integer_format(precision)),
         groups_(format_.groups(in_features)),
         block_bytes_((format_.group_bytes() + 2) * kPanel),
         bias_(std::move(bias)) {}
-  Status allocate();
-  // row(i, values, scales) fills one row, or gives where it lies.
+  Result<std::uint64_t> packed_bytes() const;
+  // Takes memory, and fills it: row(i, values, scales) gives a row's bytes.
   template <class Row>
-  void fill(ThreadPool& threads, const Row& row);
+  Status fill(ThreadPool& threads, const Row& row);
 
   IntegerFormat format_;
   std::int64_t groups_, block_bytes_;
   std::vector<float> bias_;
-  std::unique_ptr<std::uint8_t[], Free> data_;
+  const std::uint8_t* data_ = nullptr;
+  std::shared_ptr<const void> owner_;  // of data_
 };
 
 }  // namespace chiasm

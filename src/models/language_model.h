@@ -18,6 +18,8 @@
 
 namespace chiasm {
 
+class WeightCache;
+
 // Feature rows that take the place of embedded tokens.
 struct Splice {
   ConstMatrixView features;  // [n, hidden_size]
@@ -55,8 +57,9 @@ class LanguageModel {
 };
 
 // Loads the language weights of a checkpoint opened for language (or whole); `ops` must outlive the model. The matrices
-// are computed with in `precision`, else as they are stored.
+// are computed with in `precision`, else as they are stored; rounded ones may be kept in `cache`.
 Result<std::unique_ptr<const LanguageModel>> load_language_model(const Checkpoint& checkpoint, const Ops& ops,
-                                                                 std::optional<Precision> precision = {});
+                                                                 std::optional<Precision> precision = {},
+                                                                 const WeightCache* cache = nullptr);
 
 }  // namespace chiasm

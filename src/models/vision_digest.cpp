@@ -4,12 +4,12 @@
 #include <cstring>
 
 #include <nlohmann/json.hpp>
-#include <sys/stat.h>
 
 #include "base/file.h"
 #include "base/json.h"
 #include "base/thread_pool.h"
 #include "models/checkpoint.h"
+#include "models/file_identity.h"
 #include "models/vision_digest_file.h"
 #include "models/weight_files.h"
 
@@ -46,28 +46,13 @@ Digest bytes_digest(const Checkpoint& checkpoint, std::string_view name, std::sp
   return hasher.finish();
 }
 
-// What the files are now: another path, size, time or inode is another key. A program may set a file's mtime back after
-// it wrote into it, but not its ctime.
 Result<Digest> cache_key(const std::filesystem::path& dir, const std::vector<WeightFile>& files) {
+  std::vector<std::filesystem::path> paths;
+  for (const WeightFile& file : files)
+    if (file.has_vision) paths.push_back(file.path);
   Hasher hasher;
   hasher.add("format", kFormat);
-  const auto add = [&](const std::filesystem::path& path) -> Status {
-    std::error_code error;
-    const auto absolute = std::filesystem::canonical(path, error);
-    struct stat info{};
-    if (error || ::stat(absolute.c_str(), &info) != 0)
-      return fail(Code::kNotFound, "{}: {}", path.string(), error ? error.message() : std::strerror(errno));
-    hasher.add("path", absolute.native()).add("size", std::int64_t{info.st_size});
-    hasher.add("device", static_cast<std::int64_t>(info.st_dev)).add("inode", static_cast<std::int64_t>(info.st_ino));
-    for (const timespec& time : {info.st_mtim, info.st_ctim})
-      hasher.add("seconds", std::int64_t{time.tv_sec}).add("nanoseconds", std::int64_t{time.tv_nsec});
-    return {};
-  };
-  RETURN_IF_ERROR(add(dir / "config.json"));
-  for (const WeightFile& file : files) {
-    if (!file.has_vision) continue;
-    RETURN_IF_ERROR(add(file.path));
-  }
+  RETURN_IF_ERROR(add_identity(hasher, dir, paths));
   return hasher.finish();
 }
 

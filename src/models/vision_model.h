@@ -15,6 +15,8 @@
 
 namespace chiasm {
 
+class WeightCache;
+
 class VisionModel {
  public:
   virtual ~VisionModel() = default;
@@ -34,8 +36,9 @@ class VisionModel {
 };
 
 // Loads the vision weights of a checkpoint opened for vision (or whole); `ops` must outlive the model. The matrices are
-// computed with in `precision`, else as they are stored.
+// computed with in `precision`, else as they are stored; rounded ones may be kept in `cache`.
 Result<std::unique_ptr<const VisionModel>> load_vision_model(const Checkpoint& checkpoint, const Ops& ops,
-                                                             std::optional<Precision> precision = {});
+                                                             std::optional<Precision> precision = {},
+                                                             const WeightCache* cache = nullptr);
 
 }  // namespace chiasm

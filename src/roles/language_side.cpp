@@ -6,6 +6,7 @@
 
 #include "kernels/devices.h"
 #include "language/agreement.h"
+#include "models/weight_cache.h"
 
 namespace chiasm {
 
@@ -40,7 +41,10 @@ Status LanguageSide::load() {
     ASSIGN_OR_RETURN(ops_, make_ops(options_.device, threads_));
   }
   if (model_ == nullptr) {
-    ASSIGN_OR_RETURN(model_, load_language_model(*checkpoint_, *ops_, options_.precision));
+    std::optional<WeightCache> cache;
+    if (options_.weights)
+      cache.emplace(WeightCacheOptions{.dir = *options_.weights, .warn = options_.on_warning}, threads_);
+    ASSIGN_OR_RETURN(model_, load_language_model(*checkpoint_, *ops_, options_.precision, cache ? &*cache : nullptr));
     checkpoint_.reset();
   }
   weight_bytes_ = model_->weight_bytes();

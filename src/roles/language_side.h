@@ -31,6 +31,7 @@ struct LanguageSideOptions {
   std::string device = "cpu";  // devices.h; programs say "auto"
   // Of the matrices, and of those of the encoder whose features it takes; none: as they are stored.
   std::optional<Precision> precision, vision_precision;
+  std::optional<std::filesystem::path> weights;  // the folder that keeps rounded ones; none: they are not kept
   EngineOptions engine;
   std::vector<Digest> accepted_vision_digests;       // beside the checkpoint's own
   std::function<void(std::string_view)> on_warning;  // may be null

@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "base/stopwatch.h"
 #include "kernels/devices.h"
+#include "models/weight_cache.h"
 
 namespace chiasm {
 namespace {
@@ -211,7 +212,10 @@ Result<std::unique_ptr<VisionSide::Eye>> VisionSide::load() {
   auto out = std::make_unique<Eye>();
   ASSIGN_OR_RETURN(out->precision, checkpoint.precision(Role::kVision, options_.precision));
   ASSIGN_OR_RETURN(out->ops, make_ops(options_.device, threads_));
-  ASSIGN_OR_RETURN(out->model, load_vision_model(checkpoint, *out->ops, options_.precision));
+  std::optional<WeightCache> cache;
+  if (options_.weights)
+    cache.emplace(WeightCacheOptions{.dir = *options_.weights, .warn = options_.on_warning}, threads_);
+  ASSIGN_OR_RETURN(out->model, load_vision_model(checkpoint, *out->ops, options_.precision, cache ? &*cache : nullptr));
   out->encoder =
       std::make_unique<const Encoder>(*out->model, *layout_, preprocessor_, threads_, options_.limits, &codec_stats_);
   out->service = std::make_unique<EncodeService>(*out->encoder, options_.service);

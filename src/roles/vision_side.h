@@ -31,6 +31,7 @@ struct VisionSideOptions {
   std::string device = "cpu";                     // devices.h; programs say "auto"
   std::optional<Precision> precision;             // of the matrices; none: as they are stored
   std::optional<std::filesystem::path> features;  // the folder of the disk tier; none: memory only
+  std::optional<std::filesystem::path> weights;   // the folder that keeps rounded weights; none: they are not kept
   std::uint64_t memory_bytes = 256ULL << 20;
   std::uint64_t disk_bytes = 10ULL << 30;
   std::optional<std::int64_t> min_pixels, max_pixels;  // instead of preprocessor_config.json's

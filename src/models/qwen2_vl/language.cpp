@@ -40,13 +40,14 @@ void check_sequences(std::span<const SequenceRows> sequences, std::int64_t token
 class Qwen2VlLanguage final : public LanguageModel {
  public:
   static Result<std::unique_ptr<const LanguageModel>> load(const Checkpoint& checkpoint, const Ops& ops,
-                                                           std::optional<Precision> precision) {
+                                                           std::optional<Precision> precision,
+                                                           const WeightCache* cache) {
     const TextConfig& config = checkpoint.config().text;
     ASSIGN_OR_RETURN(HeadShares heads,
                      head_shares(config.num_attention_heads, config.num_key_value_heads, ops.parts()));
     auto model = std::make_unique<Qwen2VlLanguage>(ops, config, std::move(heads));
     ASSIGN_OR_RETURN(const Precision chosen, checkpoint.precision(Role::kLanguage, precision));
-    RETURN_IF_ERROR(model->load_weights(checkpoint, chosen));
+    RETURN_IF_ERROR(model->load_weights(checkpoint, chosen, cache));
     return model;
   }
 
@@ -187,7 +188,7 @@ class Qwen2VlLanguage final : public LanguageModel {
   std::int64_t kv_width() const { return kv_heads() * config_.head_dim(); }
   std::int64_t hidden_width() const { return hidden_shares_.width; }
 
-  Status load_weights(const Checkpoint& checkpoint, Precision precision) {
+  Status load_weights(const Checkpoint& checkpoint, Precision precision, const WeightCache* cache) {
     if (config_.hidden_act != "silu") {
       return fail(Code::kUnimplemented, "hidden_act: expected 'silu', got '{}'", config_.hidden_act);
     }
@@ -199,7 +200,7 @@ class Qwen2VlLanguage final : public LanguageModel {
     frequencies_ = inverse_frequencies(config_.rope_theta, config_.head_dim());
     for (std::int32_t a = 0; a < 3; ++a)
       axis_.insert(axis_.end(), static_cast<std::size_t>(section[static_cast<std::size_t>(a)]), a);
-    WeightLoader loader(checkpoint, ops_, precision);
+    WeightLoader loader(checkpoint, ops_, Role::kLanguage, precision, cache);
     const std::int64_t width = config_.hidden_size, hidden = config_.intermediate_size, head_dim = config_.head_dim();
     const std::int64_t q_all = config_.num_attention_heads * head_dim, kv_all = config_.num_key_value_heads * head_dim;
     const Shares q_rows = scaled(head_shares_, head_dim), kv_rows = scaled(kv_shares_, head_dim);
@@ -228,6 +229,7 @@ class Qwen2VlLanguage final : public LanguageModel {
       const char* const name = config_.tie_word_embeddings ? "model.embed_tokens" : "lm_head";
       ASSIGN_OR_RETURN(lm_head_, loader.table(name, config_.vocab_size, width, {Split::Kind::kJoined, {}}));
     }
+    loader.finish();
     weight_bytes_ = loader.bytes();
     return {};
   }
@@ -336,8 +338,9 @@ class Qwen2VlLanguage final : public LanguageModel {
 }  // namespace
 
 Result<std::unique_ptr<const LanguageModel>> load_qwen2_vl_language(const Checkpoint& checkpoint, const Ops& ops,
-                                                                    std::optional<Precision> precision) {
-  return Qwen2VlLanguage::load(checkpoint, ops, precision);
+                                                                    std::optional<Precision> precision,
+                                                                    const WeightCache* cache) {
+  return Qwen2VlLanguage::load(checkpoint, ops, precision, cache);
 }
 
 }  // namespace chiasm

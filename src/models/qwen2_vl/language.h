@@ -9,6 +9,7 @@
 namespace chiasm {
 
 Result<std::unique_ptr<const LanguageModel>> load_qwen2_vl_language(const Checkpoint& checkpoint, const Ops& ops,
-                                                                    std::optional<Precision> precision = {});
+                                                                    std::optional<Precision> precision = {},
+                                                                    const WeightCache* cache = nullptr);
 
 }  // namespace chiasm

@@ -10,6 +10,7 @@
 #include "models/qwen2_vl/language.h"
 #include "models/qwen2_vl/layout.h"
 #include "models/qwen2_vl/vision.h"
+#include "models/weight_cache.h"
 
 namespace chiasm {
 namespace {
@@ -72,6 +73,27 @@ TEST_P(PrecisionTest, LogitsAreNearTheExactOnesInAnyChunks) {
   std::cout << precision_name(GetParam().precision) << " logits: largest relative L2 " << worst << ", " << same
             << " of " << golden_->pictures.size() << " greedy answers the reference's\n";
   EXPECT_LE(worst, GetParam().logits);
+}
+
+// The second start maps what the first one kept: the same bits, from memory of no one's but the file's.
+TEST_P(PrecisionTest, KeptWeightsGiveTheSameBits) {
+  TemporaryFolder folder;
+  std::string said;
+  const WeightCache cache({.dir = folder.path(), .reserve = 0, .warn = [&](std::string_view text) { said += text; }},
+                          *ops_.threads);
+  const Checkpoint checkpoint = must(Checkpoint::open(golden_->model_dir, Role::kVision));
+  const GoldenPicture& picture = golden_->pictures[0];
+  const Matrix pixels = golden_matrix(*golden_->tensors, picture.name, "pixel_values");
+  std::vector<Matrix> features;
+  for (const WeightCache* used : {static_cast<const WeightCache*>(nullptr), &cache, &cache}) {
+    const auto model = must(load_qwen2_vl_vision(checkpoint, *ops_.ops, vision_precision(GetParam().precision), used));
+    features.push_back(must(model->encode(pixels.view(), std::span(&picture.grid, 1))));
+    EXPECT_TRUE(same_bits(features.back().view(), features.front().view()));
+  }
+  const auto key =
+      must(cache.key_of(checkpoint, Role::kVision, vision_precision(GetParam().precision), ops_.ops->packed_layout()));
+  EXPECT_TRUE(cache.find(key));
+  EXPECT_EQ(said, "");
 }
 
 INSTANTIATE_TEST_SUITE_P(Precisions, PrecisionTest,

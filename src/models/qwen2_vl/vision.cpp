@@ -34,10 +34,10 @@ Result<Activation> activation_of(const std::string& hidden_act) {
 class Qwen2VlVision final : public VisionModel {
  public:
   static Result<std::unique_ptr<const VisionModel>> load(const Checkpoint& checkpoint, const Ops& ops,
-                                                         std::optional<Precision> precision) {
+                                                         std::optional<Precision> precision, const WeightCache* cache) {
     auto model = std::make_unique<Qwen2VlVision>(ops, checkpoint.config().vision);
     ASSIGN_OR_RETURN(const Precision chosen, checkpoint.precision(Role::kVision, precision));
-    RETURN_IF_ERROR(model->load_weights(checkpoint, chosen));
+    RETURN_IF_ERROR(model->load_weights(checkpoint, chosen, cache));
     return model;
   }
 
@@ -82,12 +82,12 @@ class Qwen2VlVision final : public VisionModel {
     Buffer hidden;  // [piece, mlp_ratio * embed_dim]
   };
 
-  Status load_weights(const Checkpoint& checkpoint, Precision precision) {
+  Status load_weights(const Checkpoint& checkpoint, Precision precision, const WeightCache* cache) {
     ASSIGN_OR_RETURN(activation_, activation_of(config_.hidden_act));
     if (config_.head_dim() % 4 != 0) {
       return fail(Code::kUnimplemented, "vision head size: expected a multiple of 4, got {}", config_.head_dim());
     }
-    WeightLoader loader(checkpoint, ops_, precision);
+    WeightLoader loader(checkpoint, ops_, Role::kVision, precision, cache);
     const std::int64_t width = config_.embed_dim, hidden = width * config_.mlp_ratio;
     ASSIGN_OR_RETURN(patch_embed_, loader.linear("visual.patch_embed.proj", width, config_.patch_width(), false));
     for (std::int64_t i = 0; i < config_.depth; ++i) {
@@ -105,6 +105,7 @@ class Qwen2VlVision final : public VisionModel {
     ASSIGN_OR_RETURN(ln_q_, loader.norm("visual.merger.ln_q", width, true));
     ASSIGN_OR_RETURN(merger0_, loader.linear("visual.merger.mlp.0", merged, merged, true));
     ASSIGN_OR_RETURN(merger2_, loader.linear("visual.merger.mlp.2", config_.hidden_size, merged, true));
+    loader.finish();
     weight_bytes_ = loader.bytes();
     return {};
   }
@@ -240,8 +241,9 @@ class Qwen2VlVision final : public VisionModel {
 }  // namespace
 
 Result<std::unique_ptr<const VisionModel>> load_qwen2_vl_vision(const Checkpoint& checkpoint, const Ops& ops,
-                                                                std::optional<Precision> precision) {
-  return Qwen2VlVision::load(checkpoint, ops, precision);
+                                                                std::optional<Precision> precision,
+                                                                const WeightCache* cache) {
+  return Qwen2VlVision::load(checkpoint, ops, precision, cache);
 }
 
 }  // namespace chiasm

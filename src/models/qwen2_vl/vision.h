@@ -10,6 +10,7 @@
 namespace chiasm {
 
 Result<std::unique_ptr<const VisionModel>> load_qwen2_vl_vision(const Checkpoint& checkpoint, const Ops& ops,
-                                                                std::optional<Precision> precision = {});
+                                                                std::optional<Precision> precision = {},
+                                                                const WeightCache* cache = nullptr);
 
 }  // namespace chiasm

@@ -4,6 +4,28 @@
 
 namespace chiasm {
 
+WeightLoader::WeightLoader(const Checkpoint& checkpoint, const Ops& ops, Role side, Precision precision,
+                           const WeightCache* cache)
+    : checkpoint_(checkpoint), ops_(ops), precision_(precision), cache_(cache) {
+  if (cache_ == nullptr || precision_ == Precision::kExact || ops_.packed_layout().empty()) return;
+  if (auto key = cache_->key_of(checkpoint_, side, precision_, ops_.packed_layout())) key_ = std::move(*key);
+  if (key_) file_ = cache_->find(*key_);
+}
+
+void WeightLoader::finish() {
+  if (key_ && !file_ && !rounded_.empty()) cache_->keep(*key_, rounded_);
+  rounded_.clear();
+}
+
+Result<std::unique_ptr<const Weight>> WeightLoader::kept(const std::string& name, std::int64_t out, std::int64_t in,
+                                                         std::span<const TensorView> biases,
+                                                         Precision precision) const {
+  const PackedEntry* entry = file_ ? file_->find(name) : nullptr;
+  if (entry == nullptr || entry->precision != precision || entry->out_features != out || entry->in_features != in)
+    return nullptr;
+  return ops_.adopt({out, in, precision, entry->bytes, file_->owner()}, biases);
+}
+
 Result<TensorView> WeightLoader::matrix(const std::string& name, std::int64_t out, std::int64_t in) const {
   ASSIGN_OR_RETURN(TensorView view, checkpoint_.tensor(name));
   ASSIGN_OR_RETURN(const std::int64_t count, element_count(view.shape));
@@ -70,7 +92,15 @@ Result<std::unique_ptr<const Weight>> WeightLoader::linear(const std::vector<Lin
     ASSIGN_OR_RETURN(TensorView values, vector(part.name + ".bias", part.out));
     biases.push_back(std::move(values));
   }
-  auto prepared = prepare(parts, in, biases, precision, split);
+  std::int64_t out = 0;
+  for (const LinearName& part : parts) out += part.out;
+  const Precision stored = checkpoint_.precision_of(parts.front().name + ".weight");
+  const Precision used = stored == Precision::kExact ? precision : stored;
+  auto prepared = kept(parts.front().name, out, in, biases, used);
+  if (prepared && *prepared == nullptr) {
+    prepared = prepare(parts, in, biases, precision, split);
+    if (prepared && key_ && !file_) rounded_.push_back({parts.front().name, used, out, in, (*prepared)->packed()});
+  }
   if (!prepared)
     return fail_in(checkpoint_.dir().string() + ": tensor '" + parts.front().name + ".weight'", prepared.error());
   for (const LinearName& part : parts) {

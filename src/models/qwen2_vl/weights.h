@@ -6,12 +6,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "kernels/ops.h"
 #include "models/checkpoint.h"
+#include "models/weight_cache.h"
 
 namespace chiasm {
 
@@ -27,9 +29,9 @@ struct LinearName {
 
 class WeightLoader {
  public:
-  // Matrices are computed with in `precision`: rounded on the way, where they are not stored so.
-  WeightLoader(const Checkpoint& checkpoint, const Ops& ops, Precision precision)
-      : checkpoint_(checkpoint), ops_(ops), precision_(precision) {}
+  // Matrices are computed with in `precision`: rounded on the way, where they are not stored so, or taken from `cache`
+  // (may be null), where they are kept.
+  WeightLoader(const Checkpoint& checkpoint, const Ops& ops, Role side, Precision precision, const WeightCache* cache);
 
   // `name`.weight [out, in] (later dimensions flattened) and, if asked for, `name`.bias [out]. Errors name the folder
   // and the tensor: absent, or of another shape.
@@ -48,6 +50,9 @@ class WeightLoader {
                                               const Split& split = {});
   Result<Norm> norm(const std::string& name, std::int64_t width, bool bias);
 
+  // Once everything is loaded, and while it is there: what was rounded is kept for the next time.
+  void finish();
+
   std::uint64_t bytes() const { return bytes_; }  // loaded so far
 
  private:
@@ -59,9 +64,16 @@ class WeightLoader {
                                                Precision precision, const Split& split);
   Result<TensorView> vector(const std::string& name, std::int64_t size) const;
   Result<Buffer> upload(const std::string& name, std::int64_t size);
+  // From the kept file; null where there is none, or it holds no such matrix.
+  Result<std::unique_ptr<const Weight>> kept(const std::string& name, std::int64_t out, std::int64_t in,
+                                             std::span<const TensorView> biases, Precision precision) const;
   const Checkpoint& checkpoint_;
   const Ops& ops_;
   const Precision precision_;
+  const WeightCache* cache_;
+  std::optional<WeightCache::Key> key_;  // where there is something to keep
+  std::optional<PackedFile> file_;
+  std::vector<NamedMatrix> rounded_;
   std::uint64_t bytes_ = 0;
 };
 
