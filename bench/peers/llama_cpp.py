@@ -50,6 +50,8 @@ class LlamaCpp:
     def __init__(self, setup, title, folder, language, vision, extra=()):
         self.setup, self.title, self.folder, self.extra = setup, title, folder, list(extra)
         self.language_type, self.vision_type = language, vision
+        # llama.cpp of 2026 says how long prefill and decode took only where it is asked; the fork always does.
+        self.telling = ["--perf", "-lv", 4] if title == "llama.cpp" else []
         self.name = f"{title} {language.upper()}/{vision.upper()}" + (" " + " ".join(extra) if extra else "")
 
     def prepare(self):
@@ -70,7 +72,7 @@ class LlamaCpp:
         s = self.setup
         text, peak = sample.run_measured(
             [self.bin / "llama-mtmd-cli", "-m", self.language, "--mmproj", self.vision, "--image", s.picture, "-p", s.question, "-n", s.tokens,
-             "-t", s.threads, "-c", 2048, "--temp", 0, *self.extra])
+             "-t", s.threads, "-c", 2048, "--temp", 0, *self.extra, *self.telling])
         return {**sample.of_mtmd(text, s.picture_tokens), "peak_mib": peak}
 
     def server(self, port):
