@@ -350,8 +350,12 @@ void multiply_highway(const QuantisedRows& x, const QuantisedWeight& weight, std
   }
 }
 
-constexpr IntegerKernel kHighway{
-    .name = "pairs", .int8_pairs = true, .int4_pairs = true, .tile_rows = 12, .strip_depth = 256, .multiply = &multiply_highway};
+constexpr IntegerKernel kHighway{.name = "pairs",
+                                 .int8_pairs = true,
+                                 .int4_pairs = true,
+                                 .tile_rows = 12,
+                                 .strip_depth = 256,
+                                 .multiply = &multiply_highway};
 
 // What a product needs beside its operands; kept from call to call, at most kPiece rows of it.
 struct Scratch {

@@ -99,8 +99,7 @@ void multiply(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_
                                          sums + done * ldc, ldc);
 }
 
-constexpr IntegerKernel kAmx{
-    .name = "amx", .tile_rows = kRows, .strip_depth = 512, .multiply = &multiply};
+constexpr IntegerKernel kAmx{.name = "amx", .tile_rows = kRows, .strip_depth = 512, .multiply = &multiply};
 
 // The kernel must be asked before tiles may be used; a machine without them, or an older kernel, says no.
 bool tiles_allowed() {

@@ -1,6 +1,6 @@
-// Integers with AVX2: int4 by products of bytes. Of two bytes each the instruction adds the products into 16 bits, which
-// int8 would overflow; values below 16 do not, in a whole group: 16 products of at most 15 * 127. That is twice the
-// products an instruction of int16 pairs, which is what int8 is left to.
+// Integers with AVX2: int4 by products of bytes. Of two bytes each the instruction adds the products into 16 bits,
+// which int8 would overflow; values below 16 do not, in a whole group: 16 products of at most 15 * 127. That is twice
+// the products an instruction of int16 pairs, which is what int8 is left to.
 #include <algorithm>
 
 #include "kernels/integer_kernels_cpu.h"
@@ -16,7 +16,8 @@ namespace {
 
 constexpr int kLanes = 8;  // outputs of a vector
 constexpr std::int64_t kStripDepth = 512;
-constexpr std::int64_t kRows = 4;  // with two vectors of outputs their sums, the weights and what is between fill 16 registers
+constexpr std::int64_t kRows =
+    4;  // with two vectors of outputs their sums, the weights and what is between fill 16 registers
 
 inline __attribute__((always_inline)) __m256 scales_of(const std::uint16_t* at) {
   return _mm256_castsi256_ps(
@@ -99,11 +100,12 @@ inline __attribute__((always_inline)) void tile(const QuantisedRows& x, const Qu
 }
 
 void multiply_strip(const QuantisedRows& x, const QuantisedWeight& weight, std::int64_t panel, std::int64_t first,
-              std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
+                    std::int64_t last, bool accumulate, float* sums, std::int64_t ldc) {
   for (std::int64_t i = 0; i < x.rows;) {
     // The last rows in two tiles of about the same size.
     const std::int64_t left = x.rows - i;
-    const std::int64_t height = left >= 2 * kRows || left <= kRows ? std::min<std::int64_t>(left, kRows) : (left + 1) / 2;
+    const std::int64_t height =
+        left >= 2 * kRows || left <= kRows ? std::min<std::int64_t>(left, kRows) : (left + 1) / 2;
     const QuantisedRows rows = x.row_range(i, height);
     float* to = sums + i * ldc;
     switch (height) {

@@ -23,7 +23,8 @@ Result<std::unique_ptr<const Weight>> WeightLoader::kept(const std::string& name
   const PackedEntry* entry = file_ ? file_->find(name) : nullptr;
   if (entry == nullptr || entry->precision != precision || entry->out_features != out || entry->in_features != in)
     return nullptr;
-  return ops_.adopt({out, in, precision, entry->bytes, file_->owner()}, biases);
+  auto adopted = ops_.adopt({out, in, precision, entry->bytes, file_->owner()}, biases);
+  return adopted ? std::move(*adopted) : nullptr;  // what is wrong costs time only
 }
 
 Result<TensorView> WeightLoader::matrix(const std::string& name, std::int64_t out, std::int64_t in) const {
