@@ -49,6 +49,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
 
+  // Reads this part of bytes() into memory and maps its pages, where the system can.
+  void bring(std::span<const std::byte> part) const;
   // Lets the kernel drop the pages of this part of bytes() from this process; they are read again when touched.
   void release(std::span<const std::byte> part) const;
 

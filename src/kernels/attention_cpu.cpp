@@ -18,32 +18,36 @@
 HWY_BEFORE_NAMESPACE();
 namespace chiasm::HWY_NAMESPACE {
 
-template <std::int64_t Step, std::int64_t Row, int NV>
-HWY_INLINE void tile_of_height(int height, std::int64_t depth, const float* a, const float* b, std::int64_t ldb,
-                               float* c, std::int64_t ldc, bool accumulate) {
-  switch (height) {
-    case kTileRows: tile<kTileRows, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
-#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
-    case 8: tile<8, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
-#endif
-    case 4: tile<4, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
-    case 2: tile<2, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
-    default: tile<1, NV, Step, Row>(depth, a, b, ldb, c, ldc, accumulate); break;
-  }
-}
+// The values of some blocks of keys, from column j on: one operand of `blocks` * kKvBlock rows.
+struct ValueBlocks {
+  const KeyValueBlock* blocks;
+  int size;
+  std::int64_t column = 0;
+  int count() const { return size; }
+  const float* block(int i) const { return blocks[i].values + column; }
+  ValueBlocks from(std::int64_t j) const { return {blocks, size, column + j}; }
+};
 
-// c [rows, cols] (+)= a * b [depth, cols]; cols is a multiple of one vector. a is read at a[k * Step + i * Row].
-template <std::int64_t Step, std::int64_t Row>
-void product(std::int64_t rows, std::int64_t cols, std::int64_t depth, const float* a, const float* b, std::int64_t ldb,
-             float* c, std::int64_t ldc, bool accumulate) {
+struct KeyBlock {
+  const float* keys;
+  int count() const { return 1; }
+  const float* block(int) const { return keys; }
+  KeyBlock from(std::int64_t j) const { return {keys + j}; }
+};
+
+// c [rows, cols] (+)= a * b, `depth` rows of each of b's blocks [depth, cols]; cols is a multiple of one vector. a is
+// read at a[k * Step + i * Row].
+template <std::int64_t Step, std::int64_t Row, class Blocks>
+void product(std::int64_t rows, std::int64_t cols, std::int64_t depth, const float* a, const Blocks& b,
+             std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
   std::int64_t j = 0;
   for (; j + 2 * kLanes <= cols; j += 2 * kLanes)
-    for (std::int64_t i = 0; i < rows; i += tile_rows(rows - i))
-      tile_of_height<Step, Row, 2>(tile_rows(rows - i), depth, a + i * Row, b + j, ldb, c + i * ldc + j, ldc,
+    for (std::int64_t i = 0; i < rows; i += tile_height(rows - i))
+      tile_of_height<2, Step, Row>(tile_height(rows - i), depth, a + i * Row, b.from(j), ldb, c + i * ldc + j, ldc,
                                    accumulate);
   for (; j < cols; j += kLanes)
-    for (std::int64_t i = 0; i < rows; i += tile_rows(rows - i))
-      tile_of_height<Step, Row, 1>(tile_rows(rows - i), depth, a + i * Row, b + j, ldb, c + i * ldc + j, ldc,
+    for (std::int64_t i = 0; i < rows; i += tile_height(rows - i))
+      tile_of_height<1, Step, Row>(tile_height(rows - i), depth, a + i * Row, b.from(j), ldb, c + i * ldc + j, ldc,
                                    accumulate);
 }
 
@@ -97,16 +101,15 @@ void attend(const QueryTile& rows, std::span<const KeyValueBlock> blocks, std::i
   for (std::int64_t first = 0; first < visible; first += kKeyTile) {
     const std::int64_t last = std::min(first + kKeyTile, (visible + kKvBlock - 1) / kKvBlock * kKvBlock);
     for (std::int64_t key = first; key < last; key += kKvBlock)
-      product<kQueryTile, 1>(count, kKvBlock, head_dim, queries, blocks[key / kKvBlock].keys, kKvBlock,
+      product<kQueryTile, 1>(count, kKvBlock, head_dim, queries, KeyBlock{blocks[key / kKvBlock].keys}, kKvBlock,
                              scores + (key - first), kKeyTile, false);
     for (std::int64_t i = 0; i < count; ++i) {
       const float correction = absorb(scores + i * kKeyTile, last - first, rows.visible[i] - first, state[i]);
       if (first > 0 && correction != 1.0F) scale_row(sums + i * width, width, correction);
     }
     // A row whose keys ended before this tile has only zero weights here: its sums stay as they are.
-    for (std::int64_t key = first; key < last; key += kKvBlock)
-      product<1, kKeyTile>(count, width, kKvBlock, scores + (key - first), blocks[key / kKvBlock].values, width, sums,
-                           width, key > 0);
+    const ValueBlocks values{&blocks[first / kKvBlock], static_cast<int>((last - first) / kKvBlock)};
+    product<1, kKeyTile>(count, width, kKvBlock, scores, values, width, sums, width, first > 0);
   }
   for (std::int64_t i = 0; i < count; ++i) {
     const float inverse = 1.0F / state[i].sum;

@@ -1,7 +1,6 @@
 #include "kernels/gemm_cpu.h"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 #include "base/check.h"
@@ -13,15 +12,174 @@
 #define HWY_TARGET_INCLUDE "kernels/gemm_cpu.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include <hwy/cache_control.h>
 #include "kernels/epilogue_cpu-inl.h"
 #include "kernels/tile_cpu-inl.h"
+#include "kernels/turn_cpu-inl.h"
 // clang-format on
+
+// What a target's kernels are asked to do; the same for all of them.
+#ifndef CHIASM_KERNELS_GEMM_CPU_TASK_
+#define CHIASM_KERNELS_GEMM_CPU_TASK_
+namespace chiasm {
+namespace {
+
+struct GemmSizes {
+  std::int64_t few_rows;  // so many at most are few; more than `in_registers` of them are packed
+  std::int64_t in_registers;
+  std::int64_t few_columns;    // outputs that few rows are multiplied with at once
+  std::int64_t tile_rows;      // many: rows of a tile,
+  std::int64_t block_rows;     // of a block,
+  std::int64_t block_depth;    // its inputs,
+  std::int64_t block_columns;  // and outputs
+};
+
+// Outputs [first, first + count) of one part of a weight.
+struct GemmColumns {
+  const RowWeight::Part* part;
+  std::int64_t first, count;
+};
+
+}  // namespace
+}  // namespace chiasm
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace chiasm::HWY_NAMESPACE {
 
-// Blocks of x: kBlockRows x kBlockDepth floats stay in L2 while the panels of a task pass by.
-constexpr std::int64_t kBlockRows = 144, kBlockDepth = 512, kTaskPanels = 8;
+constexpr int kVectors = 2;  // of a tile
+constexpr std::int64_t kStripWidth = kVectors * kLanes;
+// A strip of kBlockDepth x kStripWidth floats stays in L1 while a block of x, kBlockRows x kBlockDepth in L2, passes
+// by.
+constexpr std::int64_t kBlockRows = 192, kBlockDepth = 256, kBlockColumns = 256;
+// Sixteen rows of weights are as many streams of memory as the hardware follows well.
+constexpr int kFewVectors = kLanes == 16 ? 1 : 2;
+constexpr std::int64_t kFewWidth = kFewVectors * kLanes;
+// Up to so many rows are multiplied with weights that never leave the registers.
+constexpr std::int64_t kInRegisters = 4, kFewRows = 24;
+constexpr std::int64_t kFewDepth = 128;  // inputs of a strip for more
+static_assert(kStripWidth <= RowWeight::kFewestRows && kFewWidth <= RowWeight::kFewestRows);
+
+GemmSizes gemm_sizes() {
+  return {kFewRows, kInRegisters, kFewWidth, kTileRows, kBlockRows, kBlockDepth, kBlockColumns};
+}
+
+// One strip of weights as f32: out[k * NV * kLanes + column], to whole blocks of inputs. Rows are `step` bytes apart.
+// Meanwhile what lies `ahead` bytes further, the next strip, is fetched if it is not 0: it comes while this one is
+// multiplied.
+template <int NV, class B>
+HWY_INLINE void turn_strip(const std::byte* weights, std::int64_t step, std::int64_t depth, std::int64_t ahead,
+                           float* out) {
+  const F32 d;
+  constexpr std::int64_t kBlocks = 4;  // of 16 bytes, in a line of the cache
+  for (int v = 0; v < NV; ++v) {
+    const std::byte* rows = weights + v * kLanes * step;
+    for (std::int64_t k = 0; k < depth; k += kBlockInputs<B>) {
+      const std::int64_t at = k * static_cast<std::int64_t>(sizeof(B)), quarter = k / kBlockInputs<B> % kBlocks;
+      for (std::int64_t lane = quarter; ahead != 0 && lane < kLanes; lane += kBlocks)
+        hwy::Prefetch(rows + lane * step + at + ahead);
+      VU32 words[4];
+      turn(rows + at, step, words);
+#pragma GCC unroll 8
+      for (std::int64_t i = 0; i < kBlockInputs<B>; ++i)
+        hn::Store(input<B>(words, i), d, out + ((k + i) * NV + v) * kLanes);
+    }
+  }
+}
+
+// --- few rows
+
+// The inputs of one block, from `k` on; `count` of them are there.
+template <int MR, class B>
+HWY_INLINE void add_block(ConstMatrixView x, std::int64_t k, std::int64_t count, const std::byte* weights,
+                          std::int64_t step, VF32 (&acc)[MR][kFewVectors]) {
+#pragma GCC unroll 4
+  for (int v = 0; v < kFewVectors; ++v) {
+    VU32 words[4];
+    turn(weights + k * static_cast<std::int64_t>(sizeof(B)) + v * kLanes * step, step, words);
+#pragma GCC unroll 8
+    for (std::int64_t i = 0; i < kBlockInputs<B>; ++i) {
+      if (i >= count) break;
+      const VF32 column = input<B>(words, i);
+#pragma GCC unroll 16
+      for (int r = 0; r < MR; ++r) acc[r][v] = hn::MulAdd(hn::Set(F32(), x.row(r)[k + i]), column, acc[r][v]);
+    }
+  }
+}
+
+// sums [MR][kFewWidth] of x [MR, K] with outputs whose rows are `step` bytes apart.
+template <int MR, class B>
+HWY_NOINLINE void multiply_in_registers(ConstMatrixView x, const std::byte* weights, std::int64_t step, float* sums) {
+  const F32 d;
+  VF32 acc[MR][kFewVectors];
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < kFewVectors; ++v) acc[r][v] = hn::Zero(d);
+  std::int64_t k = 0;
+  for (; k + kBlockInputs<B> <= x.cols; k += kBlockInputs<B>)
+    add_block<MR, B>(x, k, kBlockInputs<B>, weights, step, acc);
+  if (k < x.cols) add_block<MR, B>(x, k, x.cols - k, weights, step, acc);
+#pragma GCC unroll 16
+  for (int r = 0; r < MR; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < kFewVectors; ++v) hn::StoreU(acc[r][v], d, sums + r * kFewWidth + v * kLanes);
+}
+
+// The same for more rows, which are packed: [tile][K][tile rows].
+template <class B>
+HWY_NOINLINE void multiply_in_strips(std::int64_t rows, std::int64_t total, const float* packed,
+                                     const std::byte* weights, std::int64_t step, float* sums) {
+  alignas(64) float strip[kFewDepth * kFewWidth];
+  for (std::int64_t k0 = 0; k0 < total; k0 += kFewDepth) {
+    const std::int64_t depth = std::min(kFewDepth, total - k0);
+    turn_strip<kFewVectors, B>(weights + k0 * static_cast<std::int64_t>(sizeof(B)), step, depth, 0, strip);
+    for (std::int64_t i = 0; i < rows;) {
+      const int height = tile_height(rows - i);
+      tile_of_height<kFewVectors, 0, 1>(height, depth, packed + i * total + k0 * height, OneBlock{strip}, kFewWidth,
+                                        sums + i * kFewWidth, kFewWidth, k0 > 0);
+      i += height;
+    }
+  }
+}
+
+// `packed` is x where it has more than kInRegisters rows.
+template <class B>
+void multiply_few(ConstMatrixView x, const float* packed, const std::byte* weights, std::int64_t step, float* sums) {
+  static_assert(kInRegisters == 4);
+  switch (x.rows) {
+    case 1: return multiply_in_registers<1, B>(x, weights, step, sums);
+    case 2: return multiply_in_registers<2, B>(x, weights, step, sums);
+    case 3: return multiply_in_registers<3, B>(x, weights, step, sums);
+    case 4: return multiply_in_registers<4, B>(x, weights, step, sums);
+    default: return multiply_in_strips<B>(x.rows, x.cols, packed, weights, step, sums);
+  }
+}
+
+// out [rows][columns.count]. Lanes stand as far apart as the columns allow: each of them then reads one long piece of
+// memory, row after row, which the hardware sees coming; of neighbouring rows it would meet sixteen new streams every
+// few kilobytes.
+template <class B>
+void few_rows(ConstMatrixView x, const float* packed, const GemmColumns& columns, float* out) {
+  const RowWeight::Part& part = *columns.part;
+  const std::int64_t groups = columns.count / kFewWidth, ld = columns.count;
+  float sums[kFewRows * kFewWidth] = {};
+  for (std::int64_t g = 0; g < groups; ++g) {
+    multiply_few<B>(x, packed, part.data + (columns.first + g) * part.stride, groups * part.stride, sums);
+    for (std::int64_t r = 0; r < x.rows; ++r)
+      for (std::int64_t lane = 0; lane < kFewWidth; ++lane)
+        out[r * ld + lane * groups + g] = sums[r * kFewWidth + lane];
+  }
+  const std::int64_t done = groups * kFewWidth, left = columns.count - done;
+  if (left == 0) return;
+  // Less than a vector: together with outputs before them, or with the part's padding.
+  const std::int64_t begin = std::max<std::int64_t>(0, columns.first + columns.count - kFewWidth);
+  multiply_few<B>(x, packed, part.data + begin * part.stride, part.stride, sums);
+  for (std::int64_t r = 0; r < x.rows; ++r)
+    std::copy_n(sums + r * kFewWidth + (columns.first + done - begin), left, out + r * ld + done);
+}
+
+// --- many rows
 
 // Four rows of `depth` floats, `stride` apart, as columns: out[k * height + r].
 HWY_INLINE void turn_four_rows(const float* from, std::int64_t stride, std::int64_t depth, std::int64_t height,
@@ -48,142 +206,198 @@ HWY_INLINE void turn_four_rows(const float* from, std::int64_t stride, std::int6
     for (std::int64_t r = 0; r < 4; ++r) out[k * height + r] = from[r * stride + k];
 }
 
-// x[rows][k0 .. k0 + depth) as tiles of [k][tile rows], tile after tile.
+// Inputs [k0, k0 + depth) of a block's rows as tiles of [k][tile rows], tile after tile.
 void pack_rows(ConstMatrixView x, std::int64_t k0, std::int64_t depth, float* out) {
   for (std::int64_t i = 0; i < x.rows;) {
-    const int height = tile_rows(x.rows - i);
-    int r = 0;
-    for (; r + 4 <= height; r += 4) turn_four_rows(x.row(i + r) + k0, x.stride, depth, height, out + r);
-    for (; r < height; ++r) {
-      const float* from = x.row(i + r) + k0;
-      for (std::int64_t k = 0; k < depth; ++k) out[k * height + r] = from[k];
+    const int height = tile_height(x.rows - i);
+    const float* from = x.row(i) + k0;
+    if (height >= 4) {
+      for (int r = 0; r + 4 <= height; r += 4) turn_four_rows(from + r * x.stride, x.stride, depth, height, out + r);
+      if (height % 4 != 0)  // the last four, some of them once more
+        turn_four_rows(from + (height - 4) * x.stride, x.stride, depth, height, out + height - 4);
+    } else {
+      for (int r = 0; r < height; ++r)
+        for (std::int64_t k = 0; k < depth; ++k) out[k * height + r] = from[r * x.stride + k];
     }
     out += depth * height;
     i += height;
   }
 }
 
-template <class B>
-HWY_INLINE void tile_of_height(int height, std::int64_t depth, const float* a, const B* b, float* c, std::int64_t ldc,
-                               bool accumulate) {
-  constexpr int kVectors = 2;
-  for (std::int64_t j = 0; j < kPanel; j += kVectors * kLanes) {
-    switch (height) {
-      case kTileRows: tile<kTileRows, kVectors, kTileRows, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
-#if HWY_TARGET <= HWY_AVX3 || HWY_TARGET == HWY_NEON
-      case 8: tile<8, kVectors, 8, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
-#endif
-      case 4: tile<4, kVectors, 4, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
-      case 2: tile<2, kVectors, 2, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
-      default: tile<1, kVectors, 1, 1>(depth, a, b + j, kPanel, c + j, ldc, accumulate); break;
-    }
-  }
+// Where strip s of some columns begins: at its place, or before it where that would leave a part of it.
+std::int64_t strip_begin(const GemmColumns& columns, std::int64_t s) {
+  return std::min(columns.first + s * kStripWidth,
+                  std::max<std::int64_t>(0, columns.first + columns.count - kStripWidth));
 }
 
-// One panel's strip of `depth` x 32 elements as f32.
+// Sums of a block of packed rows with some columns: sums [rows][strips * kStripWidth]; where a strip began before its
+// place, its columns lie further right.
 template <class B>
-void widen(const B* from, std::int64_t depth, float* out) {
-  const F32 d;
-  for (std::int64_t i = 0; i < depth * kPanel; i += kLanes) hn::StoreU(load_f32(from + i), d, out + i);
-}
-
-struct Scratch {
-  std::vector<float> rows, sums;
-  float strip[kBlockDepth * kPanel];
-};
-
-// All rows of a packed block times one strip of one panel.
-template <class B>
-void multiply_strip(std::int64_t rows, std::int64_t depth, const float* a, const B* b, float* c, std::int64_t ldc,
-                    bool accumulate) {
-  for (std::int64_t i = 0; i < rows;) {
-    const int height = tile_rows(rows - i);
-    tile_of_height(height, depth, a, b, c + i * ldc, ldc, accumulate);
-    a += depth * height;
-    i += height;
-  }
-}
-
-// Sums of x [rows, K] with panels [first, last) into scratch.sums [rows][(last - first) * kPanel].
-template <class B>
-HWY_NOINLINE void multiply(ConstMatrixView x, const PackedWeight& weight, std::int64_t first, std::int64_t last,
-                           Scratch& scratch) {
-  const std::int64_t total = weight.in_features(), ldc = (last - first) * kPanel;
-  scratch.rows.resize(static_cast<std::size_t>(x.rows * std::min(total, kBlockDepth)));
+HWY_NOINLINE void many_rows(std::int64_t rows, std::int64_t total, const float* packed, const GemmColumns& columns,
+                            float* sums) {
+  alignas(64) float strip[kBlockDepth * kStripWidth];
+  const RowWeight::Part& part = *columns.part;
+  const std::int64_t strips = (columns.count + kStripWidth - 1) / kStripWidth, ldc = strips * kStripWidth;
+  const auto place = [&](std::int64_t s, std::int64_t k) {
+    return part.data + strip_begin(columns, s) * part.stride + k * static_cast<std::int64_t>(sizeof(B));
+  };
   for (std::int64_t k0 = 0; k0 < total; k0 += kBlockDepth) {
     const std::int64_t depth = std::min(kBlockDepth, total - k0);
-    pack_rows(x, k0, depth, scratch.rows.data());
-    for (std::int64_t p = first; p < last; ++p) {
-      const B* b = reinterpret_cast<const B*>(weight.panel(p)) + k0 * kPanel;
-      float* c = scratch.sums.data() + (p - first) * kPanel;
-      if (sizeof(B) < sizeof(float) && x.rows > 2 * kTileRows) {  // widening once pays from the third tile on
-        widen(b, depth, scratch.strip);
-        multiply_strip(x.rows, depth, scratch.rows.data(), scratch.strip, c, ldc, k0 > 0);
-      } else {
-        multiply_strip(x.rows, depth, scratch.rows.data(), b, c, ldc, k0 > 0);
+    for (std::int64_t s = 0; s < strips; ++s) {
+      const std::byte* here = place(s, k0);
+      const std::byte* next = s + 1 < strips ? place(s + 1, k0) : place(0, std::min(k0 + depth, total - depth));
+      turn_strip<kVectors, B>(here, part.stride, depth, next - here, strip);
+      const float* a = packed + k0 * rows;
+      for (std::int64_t i = 0; i < rows;) {
+        const int height = tile_height(rows - i);
+        tile_of_height<kVectors, 0, 1>(height, depth, a, OneBlock{strip}, kStripWidth, sums + s * kStripWidth + i * ldc,
+                                       ldc, k0 > 0);
+        a += depth * height;
+        i += height;
       }
     }
   }
 }
 
-// Rows x of the output for panels [first, last).
-void gemm_block(ConstMatrixView x, const PackedWeight& weight, std::int64_t first, std::int64_t last,
-                const Epilogue& epilogue, MatrixView out) {
-  static thread_local Scratch scratch;  // kept from call to call: at most kBlockRows x (kBlockDepth + task columns)
-  const std::int64_t width = (last - first) * kPanel;
-  scratch.sums.resize(static_cast<std::size_t>(x.rows * width));
-  switch (weight.dtype()) {
-    case DType::kBF16: multiply<hwy::bfloat16_t>(x, weight, first, last, scratch); break;
-    case DType::kF16: multiply<hwy::float16_t>(x, weight, first, last, scratch); break;
-    default: multiply<float>(x, weight, first, last, scratch);
-  }
-  const std::int64_t column = first * kPanel, count = std::min(width, weight.out_features() - column);
-  const float* bias = weight.bias() == nullptr ? nullptr : weight.bias() + column;
-  for (std::int64_t i = 0; i < x.rows; ++i)
-    finish_row(scratch.sums.data() + i * width, epilogue, bias, count, out.row(i) + column);
+// --- tasks
+
+void finish(const float* sums, const RowWeight& weight, const Epilogue& epilogue, std::int64_t column,
+            std::int64_t count, float* out) {
+  finish_row(sums, epilogue, weight.bias() == nullptr ? nullptr : weight.bias() + column, count, out + column);
 }
 
-std::int64_t gemm_block_rows() { return kBlockRows / kTileRows * kTileRows; }
-std::int64_t gemm_tile_rows() { return kTileRows; }
-std::int64_t gemm_task_panels() { return kTaskPanels; }
+template <class Body>
+void with_element(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kBF16: return body(hwy::bfloat16_t());
+    case DType::kF16: return body(hwy::float16_t());
+    default: return body(float());
+  }
+}
+
+// Some columns of all rows, of which there are few.
+void gemm_few(ConstMatrixView x, const float* packed, const RowWeight& weight, const GemmColumns& columns,
+              const Epilogue& epilogue, MatrixView out) {
+  static thread_local std::vector<float> sums;  // kept from call to call
+  sums.resize(static_cast<std::size_t>(x.rows * columns.count));
+  with_element(weight.dtype(),
+               [&](auto element) HWY_ATTR { few_rows<decltype(element)>(x, packed, columns, sums.data()); });
+  for (std::int64_t r = 0; r < x.rows; ++r)
+    finish(sums.data() + r * columns.count, weight, epilogue, columns.part->begin + columns.first, columns.count,
+           out.row(r));
+}
+
+// Some columns of a block of rows, which are packed.
+void gemm_block(const float* packed, const RowWeight& weight, const GemmColumns& columns, const Epilogue& epilogue,
+                MatrixView out) {
+  static thread_local std::vector<float> sums;  // kept from call to call: a block's rows x columns
+  const std::int64_t strips = (columns.count + kStripWidth - 1) / kStripWidth, ld = strips * kStripWidth;
+  sums.resize(static_cast<std::size_t>(out.rows * ld));
+  with_element(weight.dtype(), [&](auto element) HWY_ATTR {
+    many_rows<decltype(element)>(out.rows, weight.in_features(), packed, columns, sums.data());
+  });
+  const std::int64_t column = columns.part->begin + columns.first;
+  const std::int64_t whole = columns.count / kStripWidth * kStripWidth, left = columns.count - whole;
+  const std::int64_t shift = columns.first + whole - strip_begin(columns, strips - 1);
+  for (std::int64_t r = 0; r < out.rows; ++r) {
+    const float* row = sums.data() + r * ld;
+    finish(row, weight, epilogue, column, whole, out.row(r));
+    if (left > 0) finish(row + whole + shift, weight, epilogue, column + whole, left, out.row(r));
+  }
+}
 
 }  // namespace chiasm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace chiasm {
+namespace {
 
+HWY_EXPORT(gemm_sizes);
+HWY_EXPORT(gemm_few);
 HWY_EXPORT(gemm_block);
-HWY_EXPORT(gemm_block_rows);
-HWY_EXPORT(gemm_tile_rows);
-HWY_EXPORT(gemm_task_panels);
+HWY_EXPORT(pack_rows);
 
-void gemm_cpu(ThreadPool& threads, ConstMatrixView x, const PackedWeight& weight, const Epilogue& epilogue,
+// The outputs of a weight in pieces of `count`, which do not cross its parts.
+std::vector<GemmColumns> split_columns(const RowWeight& weight, std::int64_t count) {
+  std::vector<GemmColumns> out;
+  for (const RowWeight::Part& part : weight.parts())
+    for (std::int64_t first = 0; first < part.rows; first += count)
+      out.push_back({&part, first, std::min(count, part.rows - first)});
+  return out;
+}
+
+// Runs tasks on the pool when `work` multiply-adds are worth waking threads for.
+template <class Task>
+void run(ThreadPool& threads, std::int64_t count, std::int64_t work, const Task& task) {
+  constexpr std::int64_t kWorthThreads = 1 << 19;
+  if (work < kWorthThreads) {
+    for (std::int64_t i = 0; i < count; ++i) task(i, 0);
+  } else {
+    threads.parallel_for(count, task);
+  }
+}
+
+// Memory for packed rows, the calling thread's, kept from call to call.
+float* packed_memory(std::int64_t floats) {
+  static thread_local std::vector<float> memory;
+  if (memory.size() < static_cast<std::size_t>(floats)) memory.resize(static_cast<std::size_t>(floats));
+  return memory.data();
+}
+
+void few_rows_cpu(ThreadPool& threads, const GemmSizes& sizes, ConstMatrixView x, const RowWeight& weight,
+                  const Epilogue& epilogue, MatrixView out) {
+  float* packed = nullptr;
+  if (x.rows > sizes.in_registers) {
+    packed = packed_memory(x.rows * x.cols);
+    HWY_DYNAMIC_DISPATCH(pack_rows)(x, 0, x.cols, packed);
+  }
+  // Odd numbers of groups: lanes that are an even number of rows apart would meet in the same places of the cache.
+  // Fewer where some threads would go without.
+  std::int64_t groups = 7;
+  while (groups > 1 && weight.out_features() < groups * sizes.few_columns * 4 * threads.size()) groups -= 2;
+  const std::vector<GemmColumns> columns = split_columns(weight, groups * sizes.few_columns);
+  run(threads, static_cast<std::int64_t>(columns.size()), x.rows * weight.in_features() * weight.out_features(),
+      [&](std::int64_t i, int) { HWY_DYNAMIC_DISPATCH(gemm_few)(x, packed, weight, columns[i], epilogue, out); });
+}
+
+void many_rows_cpu(ThreadPool& threads, const GemmSizes& sizes, ConstMatrixView x, const RowWeight& weight,
+                   const Epilogue& epilogue, MatrixView out) {
+  // Blocks of about the same size, whole tiles but for the last: a remainder of a few rows costs a strip's turning too.
+  const std::int64_t blocks = (x.rows + sizes.block_rows - 1) / sizes.block_rows;
+  const std::int64_t block = ((x.rows + blocks - 1) / blocks + sizes.tile_rows - 1) / sizes.tile_rows * sizes.tile_rows;
+  const std::int64_t row_blocks = (x.rows + block - 1) / block, total = x.cols;
+  const std::int64_t depths = (total + sizes.block_depth - 1) / sizes.block_depth;
+  float* const packed = packed_memory(x.rows * total);  // [block][depths of it]
+  run(threads, row_blocks * depths, x.rows * total, [&](std::int64_t task, int) {
+    const std::int64_t row = task / depths * block, k0 = task % depths * sizes.block_depth;
+    const std::int64_t count = std::min(block, x.rows - row);
+    HWY_DYNAMIC_DISPATCH(pack_rows)
+    (x.row_range(row, count), k0, std::min(sizes.block_depth, total - k0), packed + row * total + k0 * count);
+  });
+  const std::vector<GemmColumns> columns = split_columns(weight, sizes.block_columns);
+  const auto column_blocks = static_cast<std::int64_t>(columns.size());
+  run(threads, row_blocks * column_blocks, x.rows * total * weight.out_features(), [&](std::int64_t task, int) {
+    const std::int64_t row = task / column_blocks * block, count = std::min(block, x.rows - row);
+    HWY_DYNAMIC_DISPATCH(gemm_block)
+    (packed + row * total, weight, columns[task % column_blocks], epilogue, out.row_range(row, count));
+  });
+}
+
+}  // namespace
+
+void gemm_cpu(ThreadPool& threads, ConstMatrixView x, const RowWeight& weight, const Epilogue& epilogue,
               MatrixView out) {
   CHECK(x.cols == weight.in_features() && out.cols == weight.out_features() && x.rows == out.rows);
   if (x.rows == 0) return;
-  // Blocks of about the same size, whole tiles but for the last: a remainder of a few rows costs a panel's widening
-  // too.
-  const std::int64_t most = HWY_DYNAMIC_DISPATCH(gemm_block_rows)(), tile = HWY_DYNAMIC_DISPATCH(gemm_tile_rows)();
-  const std::int64_t blocks = (x.rows + most - 1) / most;
-  const std::int64_t block = ((x.rows + blocks - 1) / blocks + tile - 1) / tile * tile;
-  const std::int64_t row_blocks = (x.rows + block - 1) / block;
-  const std::int64_t step = HWY_DYNAMIC_DISPATCH(gemm_task_panels)();
-  const std::int64_t column_blocks = (weight.panels() + step - 1) / step;
-  const auto run = [&](std::int64_t task, int) {
-    const std::int64_t row = task / column_blocks * block, first = task % column_blocks * step;
-    const std::int64_t rows = std::min(block, x.rows - row);
-    HWY_DYNAMIC_DISPATCH(gemm_block)
-    (x.row_range(row, rows), weight, first, std::min(weight.panels(), first + step), epilogue,
-     out.row_range(row, rows));
-  };
-  const std::int64_t tasks = row_blocks * column_blocks;
-  // Below this many multiply-adds, waking another thread costs more than it saves.
-  constexpr std::int64_t kWorthThreads = 1 << 19;
-  if (x.rows * weight.in_features() * weight.out_features() < kWorthThreads) {
-    for (std::int64_t i = 0; i < tasks; ++i) run(i, 0);
-  } else {
-    threads.parallel_for(tasks, run);
+  const GemmSizes sizes = HWY_DYNAMIC_DISPATCH(gemm_sizes)();
+  if (x.rows <= sizes.few_rows) return few_rows_cpu(threads, sizes, x, weight, epilogue, out);
+  // Packed rows are kept for all columns, so many at a time that they take 16 MB.
+  constexpr std::int64_t kPackedFloats = 4 << 20;
+  const std::int64_t most = std::max(kPackedFloats / x.cols, sizes.block_rows);
+  for (std::int64_t row = 0; row < x.rows; row += most) {
+    const std::int64_t count = std::min(most, x.rows - row);
+    many_rows_cpu(threads, sizes, x.row_range(row, count), weight, epilogue, out.row_range(row, count));
   }
 }
 

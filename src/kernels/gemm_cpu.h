@@ -2,12 +2,12 @@
 #pragma once
 
 #include "kernels/ops.h"
-#include "kernels/packed_weight.h"
+#include "kernels/row_weight.h"
 
 namespace chiasm {
 
-// As Ops::matmul; `weight` is packed.
-void gemm_cpu(ThreadPool& threads, ConstMatrixView x, const PackedWeight& weight, const Epilogue& epilogue,
+// As Ops::matmul.
+void gemm_cpu(ThreadPool& threads, ConstMatrixView x, const RowWeight& weight, const Epilogue& epilogue,
               MatrixView out);
 
 }  // namespace chiasm

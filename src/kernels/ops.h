@@ -39,9 +39,11 @@ class Weight {
   std::int64_t out_features() const { return out_features_; }
   std::int64_t in_features() const { return in_features_; }
   Precision precision() const { return precision_; }
-  virtual std::uint64_t bytes() const = 0;  // memory it holds, the bias with it
+  virtual std::uint64_t bytes() const = 0;  // of its elements, wherever they lie, the bias with them
   // Its integers as they lie in the host's memory, for Ops::adopt(); of weights that are kept in another way nothing.
   virtual std::span<const std::byte> packed() const { return {}; }
+  // Whether it reads the tensors it was made of where they lie: their pages are to stay.
+  virtual bool in_place() const { return false; }
 
  protected:
   Weight(std::int64_t out_features, std::int64_t in_features, Precision precision = Precision::kExact)
@@ -62,8 +64,8 @@ enum class Activation : std::uint8_t {
 struct Epilogue {
   Activation activation = Activation::kNone;
   bool add_to_out = false;  // out += instead of out =; the residual connection
-  // The first half of out becomes silu(first half) * second half, what is in the second is undefined afterwards. Without
-  // another activation, without add_to_out.
+  // The first half of out becomes silu(first half) * second half, what is in the second is undefined afterwards.
+  // Without another activation, without add_to_out.
   bool gated = false;
   // Whether a row's bits matter more than the speed of a few rows: where a device has kernels of its own for few rows,
   // it is not to take them. Pictures' features are kept and compared, tokens are not.
@@ -205,7 +207,8 @@ class Ops {
   // to.size() == from.rows * from.cols. Waits for all that was asked before; its errors are those of any of it.
   virtual Status download(ConstView from, std::span<float> to) const = 0;
   // [N_i, K] (or [N_i, ...], the rest flattened) F32/BF16/F16 tensors under each other as one weight [sum of N_i, K],
-  // ready for matmul and embed, with the biases [N_i] likewise (none, or one each).
+  // ready for matmul and embed, with the biases [N_i] likewise (none, or one each). A tensor that has an owner may be
+  // used where it lies, which keeps the owner; others are copied.
   virtual Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
                                                         std::span<const TensorView> biases) const = 0;
   // The same, divided among the parts.

@@ -11,22 +11,12 @@
 #include "kernels/host_rows.h"
 #include "kernels/kv_pool_cpu.h"
 #include "kernels/ops.h"
-#include "kernels/packed_weight.h"
 #include "kernels/quantised_weight.h"
+#include "kernels/row_weight.h"
 #include "kernels/rowwise_cpu.h"
 
 namespace chiasm {
 namespace {
-
-float element(const PackedWeight& weight, std::int64_t row, std::int64_t k) {
-  const std::byte* panel = weight.panel(row / kPanel);
-  const std::int64_t at = k * kPanel + row % kPanel;
-  switch (weight.dtype()) {
-    case DType::kBF16: return bf16_to_f32(reinterpret_cast<const std::uint16_t*>(panel)[at]);
-    case DType::kF16: return f16_to_f32(reinterpret_cast<const std::uint16_t*>(panel)[at]);
-    default: return reinterpret_cast<const float*>(panel)[at];
-  }
-}
 
 class CpuOps final : public Ops {
  public:
@@ -56,8 +46,8 @@ class CpuOps final : public Ops {
   Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView> weights,
                                                 std::span<const TensorView> biases) const override {
     ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
-    ASSIGN_OR_RETURN(std::unique_ptr<const Weight> packed, PackedWeight::pack(rows, threads_));
-    return packed;
+    ASSIGN_OR_RETURN(std::unique_ptr<const Weight> weight, RowWeight::make(rows, threads_));
+    return weight;
   }
 
   Result<std::unique_ptr<const Weight>> quantise(std::span<const TensorView> weights,
@@ -86,7 +76,7 @@ class CpuOps final : public Ops {
 
   void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
     if (weight.precision() == Precision::kExact) {
-      gemm_cpu(threads_, x.f32(), static_cast<const PackedWeight&>(weight), epilogue, out.f32());
+      gemm_cpu(threads_, x.f32(), static_cast<const RowWeight&>(weight), epilogue, out.f32());
     } else {
       gemm_quantised_cpu(threads_, kernel_, x.f32(), static_cast<const QuantisedWeight&>(weight), epilogue, out.f32());
     }
@@ -103,7 +93,7 @@ class CpuOps final : public Ops {
       CHECK(ids[i] >= 0 && ids[i] < table.out_features());
       for (std::int64_t k = 0; k < out.cols; ++k)
         out.row(i)[k] = table.precision() == Precision::kExact
-                            ? element(static_cast<const PackedWeight&>(table), ids[i], k)
+                            ? static_cast<const RowWeight&>(table).at(ids[i], k)
                             : static_cast<const QuantisedWeight&>(table).at(ids[i], k);
     }
   }

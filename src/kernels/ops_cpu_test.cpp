@@ -129,6 +129,67 @@ TEST_P(OpsCpuTest, MatmulRowsDoNotDependOnTheirCompany) {
   }
 }
 
+// Tensors under each other, some of them with an owner and so used where they lie, at any address; small ones and rows
+// that are no whole blocks are copied.
+TEST_P(OpsCpuTest, WeightsOfSeveralTensorsAreReadWhereTheyLie) {
+  for (int round = 0; round < 30; ++round) {
+    const auto dtype = std::array{DType::kF32, DType::kBF16, DType::kF16}[static_cast<std::size_t>(round % 3)];
+    const std::int64_t k = round % 4 == 0 ? pick(1, 300) : 8 * pick(1, 80), m = pick(1, round % 2 == 0 ? 8 : 60);
+    std::vector<TensorView> weights;
+    std::vector<std::weak_ptr<const void>> owners;
+    std::vector<Matrix> bias_values;
+    std::vector<TensorView> biases;
+    std::vector<std::vector<std::byte>> lent;  // of tensors without an owner
+    std::int64_t outputs = 0;
+    bool all_in_place = true, one_in_place = false;
+    for (std::int64_t parts = pick(1, 3); parts > 0; --parts) {
+      const std::int64_t n = pick(1, 150);
+      TensorView view = random_weight(n, k, dtype);
+      auto bytes = std::make_shared<std::vector<std::byte>>(bytes_.size() + 1);
+      std::copy(bytes_.begin(), bytes_.end(), bytes->begin() + 1);  // at an odd address
+      view.bytes = std::span(*bytes).subspan(1);
+      if (pick(0, 2) > 0) {
+        view.owner = bytes;
+        owners.push_back(bytes);
+        const bool in_place = n >= 32 && k * static_cast<std::int64_t>(size_of(dtype)) % 16 == 0;
+        one_in_place = one_in_place || in_place;
+        all_in_place = all_in_place && in_place;
+      } else {
+        lent.push_back(std::move(*bytes));
+        all_in_place = false;
+      }
+      weights.push_back(view);
+      bias_values.push_back(random(1, n));
+      biases.push_back(
+          {DType::kF32, {n}, std::as_bytes(std::span(bias_values.back().data(), static_cast<std::size_t>(n)))});
+      outputs += n;
+    }
+    const auto want_weight = ref_->prepare(weights, biases);
+    const auto weight = cpu_->prepare(weights, biases);
+    ASSERT_TRUE(weight.has_value());
+    EXPECT_EQ((*weight)->in_place(), one_in_place);
+    weights.clear();
+    for (auto& bytes : lent) std::fill(bytes.begin(), bytes.end(), std::byte{0xFF});
+    for (const auto& owner : owners) {
+      if (all_in_place) {
+        EXPECT_FALSE(owner.expired());
+      }
+    }
+    const Matrix x = random(m, k);
+    Matrix got = poisoned(m, outputs), want = poisoned(m, outputs);
+    cpu_->matmul(x.view(), **weight, {}, got.view());
+    ref_->matmul(x.view(), **want_weight, {}, want.view());
+    const float kf = static_cast<float>(k);
+    expect_near(got, want, kEps * (4.0F * kf * std::sqrt(kf) + 16.0F));
+    for (std::int64_t i = 0; i < m; ++i) {
+      Matrix row = poisoned(1, outputs);
+      cpu_->matmul(x.view().row_range(i, 1), **weight, {}, row.view());
+      ASSERT_TRUE(same_bits(row.view(), got.view().row_range(i, 1))) << "row " << i << " of " << m;
+    }
+    if (HasFailure()) FAIL() << m << " x " << outputs << " x " << k << " " << dtype_name(dtype);
+  }
+}
+
 TEST_P(OpsCpuTest, EmbedGivesTheTablesRows) {
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
     const std::int64_t n = pick(1, 100), k = pick(1, 50);

@@ -31,6 +31,9 @@ class GroupWeight final : public Weight {
     for (const auto& part : parts_) sum += part->bytes();
     return sum;
   }
+  bool in_place() const override {
+    return std::any_of(parts_.begin(), parts_.end(), [](const auto& part) { return part->in_place(); });
+  }
   const Weight& part(std::size_t i) const { return *parts_[i]; }
   Split::Kind kind() const { return kind_; }
   const std::vector<std::int64_t>& begins() const { return begins_; }  // of kJoined, else none

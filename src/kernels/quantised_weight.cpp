@@ -8,22 +8,6 @@
 #include "kernels/huge_memory.h"
 
 namespace chiasm {
-namespace {
-
-// One row as f32; T is an integer as wide as the dtype. Rows may lie at any address.
-void widen_row(const std::byte* row, DType dtype, std::int64_t depth, float* out) {
-  if (dtype == DType::kF32) {
-    std::memcpy(out, row, static_cast<std::size_t>(depth) * sizeof(float));
-    return;
-  }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    std::uint16_t bits = 0;
-    std::memcpy(&bits, row + 2 * k, 2);
-    out[k] = dtype == DType::kBF16 ? bf16_to_f32(bits) : f16_to_f32(bits);
-  }
-}
-
-}  // namespace
 
 Result<std::uint64_t> QuantisedWeight::packed_bytes() const {
   return byte_count({panels(), groups_, block_bytes_}, DType::kU8);
@@ -67,7 +51,7 @@ Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::quantise(const W
   RETURN_IF_ERROR(out->fill(threads, [&](std::int64_t i, std::uint8_t* values, std::uint16_t* scales) {
     static thread_local std::vector<float> wide;
     wide.resize(static_cast<std::size_t>(weight.depth()));
-    widen_row(weight.row(i), weight.dtype(), weight.depth(), wide.data());
+    weight.widen(i, wide.data());
     quantise_row(wide.data(), weight.depth(), out->format_, values, scales);
   }));
   return out;
@@ -78,16 +62,11 @@ Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::pack(std::span<c
                                                                      Precision precision, ThreadPool& threads) {
   CHECK(precision != Precision::kExact);
   const IntegerFormat format = integer_format(precision);
-  if (weights.empty()) return fail(Code::kInvalidArgument, "expected a weight, got none");
+  ASSIGN_OR_RETURN(const std::int64_t rows, quantised_rows(weights, precision));
   const std::int64_t depth = weights.front().depth;
   std::vector<std::int64_t> ends;
-  std::int64_t rows = 0;
-  for (const QuantisedTensor& tensor : weights) {
-    RETURN_IF_ERROR(check_quantised(tensor, precision));
-    if (tensor.depth != depth)
-      return fail(Code::kInvalidArgument, "weights under each other: expected rows of {}, got {}", depth, tensor.depth);
-    ends.push_back(rows += tensor.values.shape[0]);
-  }
+  for (const QuantisedTensor& tensor : weights)
+    ends.push_back((ends.empty() ? 0 : ends.back()) + tensor.values.shape[0]);
   ASSIGN_OR_RETURN(std::vector<float> bias, join_biases(biases, rows));
   std::unique_ptr<QuantisedWeight> out(new QuantisedWeight(rows, depth, precision, std::move(bias)));
   const std::size_t row_bytes = static_cast<std::size_t>(format.row_bytes(depth)),

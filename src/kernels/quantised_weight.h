@@ -11,11 +11,12 @@
 
 #include "base/thread_pool.h"
 #include "kernels/ops.h"
-#include "kernels/packed_weight.h"
 #include "kernels/weight_rows.h"
 #include "tensor/precision.h"
 
 namespace chiasm {
+
+inline constexpr std::int64_t kPanel = 32;
 
 class QuantisedWeight final : public Weight {
  public:

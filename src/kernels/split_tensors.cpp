@@ -35,6 +35,7 @@ Result<TensorView> row_share(const TensorView& tensor, const Share& share, std::
   ASSIGN_OR_RETURN(const std::span<std::byte> copy, make_room(byte_count(view.shape, view.dtype), out));
   std::fill(std::copy(view.bytes.begin(), view.bytes.end(), copy.begin()), copy.end(), std::byte{0});
   view.bytes = copy;
+  view.owner = nullptr;
   return view;
 }
 

@@ -31,20 +31,23 @@ constexpr int kTileRows = 12;
 constexpr int kTileRows = 6;
 #endif
 
-HWY_INLINE VF32 load_f32(const float* p) { return hn::LoadU(F32(), p); }
 HWY_INLINE VF32 load_f32(const hwy::bfloat16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, F32>(), p));
-}
-HWY_INLINE VF32 load_f32(const hwy::float16_t* p) {
-  return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::float16_t, F32>(), p));
 }
 
 // exp(x), from 88 on exp(88): hn::Exp gives anything above 104.
 HWY_INLINE VF32 exp_within_range(VF32 x) { return hn::Exp(F32(), hn::Min(x, hn::Set(F32(), 88.0F))); }
 
-// c[i][0 .. NV vectors) (+)= sum over k of a[k * Step + i * Row] * b[k * ldb ..].
-template <int MR, int NV, std::int64_t Step, std::int64_t Row, class B>
-HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const B* HWY_RESTRICT b, std::int64_t ldb,
+// The operand whose rows are summed: `depth` rows of it, or several such blocks that lie apart, one after the other.
+struct OneBlock {
+  const float* b;
+  int count() const { return 1; }
+  const float* block(int) const { return b; }
+};
+
+// c[i][0 .. NV vectors) (+)= sum over k of a[k * Step + i * Row] * b[k * ldb ..], k over `depth` rows of each block.
+template <int MR, int NV, std::int64_t Step, std::int64_t Row, class Blocks>
+HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const Blocks& blocks, std::int64_t ldb,
                      float* HWY_RESTRICT c, std::int64_t ldc, bool accumulate) {
   const F32 d;
   VF32 acc[MR][NV];
@@ -59,16 +62,20 @@ HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const B* H
 #pragma GCC unroll 4
       for (int j = 0; j < NV; ++j) acc[i][j] = hn::Zero(d);
   }
-  for (std::int64_t k = 0; k < depth; ++k) {
-    VF32 column[NV];
+  for (int block = 0; block < blocks.count(); ++block) {
+    const float* HWY_RESTRICT b = blocks.block(block);
+    for (std::int64_t k = 0; k < depth; ++k) {
+      VF32 column[NV];
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) column[j] = load_f32(b + k * ldb + j * kLanes);
+      for (int j = 0; j < NV; ++j) column[j] = hn::LoadU(d, b + k * ldb + j * kLanes);
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-      const VF32 row = hn::Set(d, a[k * Step + i * Row]);
+      for (int i = 0; i < MR; ++i) {
+        const VF32 row = hn::Set(d, a[k * Step + i * Row]);
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(row, column[j], acc[i][j]);
+        for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(row, column[j], acc[i][j]);
+      }
     }
+    a += depth * Step;
   }
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
@@ -76,10 +83,27 @@ HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const B* H
     for (int j = 0; j < NV; ++j) hn::StoreU(acc[i][j], d, c + i * ldc + j * kLanes);
 }
 
-// The tile height to use when `rows` are left: the tallest that fits.
+// A tile of `height` rows, 1 to kTileRows. Step 0: a is packed, [k][height].
+template <int NV, std::int64_t Step, std::int64_t Row, int MR = kTileRows, class Blocks>
+HWY_INLINE void tile_of_height(int height, std::int64_t depth, const float* a, const Blocks& blocks, std::int64_t ldb,
+                               float* c, std::int64_t ldc, bool accumulate) {
+  if (height == MR) {
+    tile<MR, NV, Step == 0 ? MR : Step, Row>(depth, a, blocks, ldb, c, ldc, accumulate);
+  } else if constexpr (MR > 1) {
+    tile_of_height<NV, Step, Row, MR - 1>(height, depth, a, blocks, ldb, c, ldc, accumulate);
+  }
+}
+
+// The tile height to use when `rows` are left: the tallest of some heights that fits.
 HWY_INLINE int tile_rows(std::int64_t rows) {
   if (rows >= kTileRows) return kTileRows;
   return rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
+}
+
+// The height of the next tile when `rows` are left: as few tiles as can be, of about the same height.
+HWY_INLINE int tile_height(std::int64_t rows) {
+  const std::int64_t tiles = (rows + kTileRows - 1) / kTileRows;
+  return static_cast<int>((rows + tiles - 1) / tiles);
 }
 
 }  // namespace chiasm::HWY_NAMESPACE

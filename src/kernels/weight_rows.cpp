@@ -26,11 +26,12 @@ Result<WeightRows> WeightRows::join(std::span<const TensorView> weights, std::sp
     if (out.depth_ == 0) out.depth_ = depth;
     if (depth != out.depth_)
       return fail(Code::kInvalidArgument, "weights under each other: expected rows of {}, got {}", out.depth_, depth);
-    Part part{end, end + rows, weight.bytes.data()};
+    Part part{end, end + rows, weight.bytes.data(), weight.owner};
     if (weight.dtype != out.dtype_) {
       ASSIGN_OR_RETURN(std::vector<float> values, to_f32(weight));
       out.widened_.push_back(std::move(values));
       part.data = reinterpret_cast<const std::byte*>(out.widened_.back().data());  // moves with its vector
+      part.owner = nullptr;
     }
     out.parts_.push_back(part);
     end += rows;

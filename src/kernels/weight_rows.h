@@ -1,9 +1,11 @@
 // The tensors of one weight under each other: [N_0, K], [N_1, K], ... read as one matrix [sum of N_i, K], its biases as
-// one vector. Used by the implementations of Ops::prepare. Thread contract: immutable; the tensors must live as long.
+// one vector. Used by the implementations of Ops::prepare. Thread contract: immutable; tensors without an owner must
+// live as long.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -22,6 +24,13 @@ Result<std::int64_t> quantised_rows(std::span<const QuantisedTensor> weights, Pr
 
 class WeightRows {
  public:
+  // Rows [begin, end). Without an owner the tensor lives as long as its caller says.
+  struct Part {
+    std::int64_t begin = 0, end = 0;
+    const std::byte* data = nullptr;
+    std::shared_ptr<const void> owner;
+  };
+
   // Tensors of several dtypes are all widened to F32. Errors: no tensor, a scalar, nothing in it, a dtype that is not
   // F32, BF16 or F16, rows of different lengths, a bias that does not fit.
   static Result<WeightRows> join(std::span<const TensorView> weights, std::span<const TensorView> biases);
@@ -35,14 +44,11 @@ class WeightRows {
     while (i >= parts_[part].end) ++part;
     return parts_[part].data + static_cast<std::uint64_t>((i - parts_[part].begin) * depth_) * size_of(dtype_);
   }
-  void widen(std::int64_t i, float* out) const;             // row i as f32
+  void widen(std::int64_t i, float* out) const;  // row i as f32
+  const std::vector<Part>& parts() const { return parts_; }
   const std::vector<float>& bias() const { return bias_; }  // [rows], or empty
 
  private:
-  struct Part {
-    std::int64_t begin = 0, end = 0;
-    const std::byte* data = nullptr;
-  };
   std::vector<Part> parts_;
   std::vector<std::vector<float>> widened_;
   std::int64_t depth_ = 0;

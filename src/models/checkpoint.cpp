@@ -180,7 +180,9 @@ Result<TensorView> Checkpoint::tensor(std::string_view name) const {
                 role_ == Role::kWhole    ? "both roles"
                 : role_ == Role::kVision ? "vision"
                                          : "language");
-  return found->second.file->view().tensor(found->second.stored_name);
+  ASSIGN_OR_RETURN(TensorView view, found->second.file->view().tensor(found->second.stored_name));
+  view.owner = found->second.file;
+  return view;
 }
 
 Precision Checkpoint::precision_of(std::string_view name) const {
@@ -220,6 +222,12 @@ std::vector<std::string> Checkpoint::names() const {
   out.reserve(tensors_.size());
   for (const auto& [name, place] : tensors_) out.push_back(name);
   return out;
+}
+
+void Checkpoint::bring(std::string_view name) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) return;
+  if (const auto view = tensor(name)) found->second.file->file().bring(view->bytes);
 }
 
 void Checkpoint::release(std::string_view name) const {

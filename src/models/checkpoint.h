@@ -50,7 +50,7 @@ class Checkpoint {
   const ModelConfig& config() const { return config_; }
   Role role() const { return role_; }
 
-  // By canonical name. Absent: an error naming folder and tensor.
+  // By canonical name; its owner is the mapped file. Absent: an error naming folder and tensor.
   Result<TensorView> tensor(std::string_view name) const;
   bool contains(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
   std::vector<std::string> names() const;  // canonical, sorted
@@ -65,6 +65,8 @@ class Checkpoint {
   // integers.
   Result<Precision> precision(Role side, std::optional<Precision> asked) const;
 
+  // The tensor's pages are read now, not when they are touched first.
+  void bring(std::string_view name) const;
   // The tensor's pages may leave this process's memory: its bytes were copied elsewhere.
   void release(std::string_view name) const;
   void release(std::string_view name, std::span<const std::byte> part) const;  // a part of tensor(name).bytes

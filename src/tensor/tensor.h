@@ -1,6 +1,7 @@
 // Shapes, non-owning views of row-major tensors, and an owning f32 buffer.
 //
-// Views are never stored past the call they are given to. Thread contract: values; a view adds no synchronisation.
+// Views are never stored past the call they are given to, but for tensors whose owner is stored with them. Thread
+// contract: values; a view adds no synchronisation.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +30,8 @@ struct TensorView {
   DType dtype = DType::kF32;
   Shape shape;
   std::span<const std::byte> bytes;
+  // What holds `bytes` for as long as it is held itself; without it they live as long as the maker of the view says.
+  std::shared_ptr<const void> owner = nullptr;
 };
 
 // Reads element i of a F32/BF16/F16 view.

@@ -105,7 +105,11 @@ Result<std::unique_ptr<const Weight>> WeightLoader::linear(const std::vector<Lin
   if (!prepared)
     return fail_in(checkpoint_.dir().string() + ": tensor '" + parts.front().name + ".weight'", prepared.error());
   for (const LinearName& part : parts) {
-    checkpoint_.release(part.name + ".weight");
+    if ((*prepared)->in_place()) {
+      checkpoint_.bring(part.name + ".weight");
+    } else {
+      checkpoint_.release(part.name + ".weight");
+    }
     checkpoint_.release(part.name + ".weight_scales");
     if (bias) checkpoint_.release(part.name + ".bias");
   }

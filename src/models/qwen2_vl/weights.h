@@ -1,5 +1,6 @@
-// From a checkpoint's tensors to weights in the memory of an Ops, one resident copy: a tensor's file pages are let go
-// as soon as it has been copied. Thread contract: one thread a loader.
+// From a checkpoint's tensors to weights in the memory of an Ops, one resident copy: a tensor's file pages are read at
+// once where it is used in place, and let go as soon as it has been copied elsewhere.
+// Thread contract: one thread a loader.
 #pragma once
 
 #include <algorithm>
