@@ -392,8 +392,8 @@ void gemm_cpu(ThreadPool& threads, ConstMatrixView x, const RowWeight& weight, c
   if (x.rows == 0) return;
   const GemmSizes sizes = HWY_DYNAMIC_DISPATCH(gemm_sizes)();
   if (x.rows <= sizes.few_rows) return few_rows_cpu(threads, sizes, x, weight, epilogue, out);
-  // Packed rows are kept for all columns, so many at a time that they take 16 MB.
-  constexpr std::int64_t kPackedFloats = 4 << 20;
+  // Packed rows are kept for all columns, so many at a time that they take 8 MB.
+  constexpr std::int64_t kPackedFloats = 2 << 20;
   const std::int64_t most = std::max(kPackedFloats / x.cols, sizes.block_rows);
   for (std::int64_t row = 0; row < x.rows; row += most) {
     const std::int64_t count = std::min(most, x.rows - row);
