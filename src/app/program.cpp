@@ -9,12 +9,14 @@
 #include <CLI/CLI.hpp>
 
 #include "app/console.h"
+#include "base/heap.h"
 
 namespace chiasm {
 
 int run_program(const std::string& name, const std::function<int()>& run) {
   // A reader that leaves (chiasm inspect ... | head) shows as an error of write, which the console takes.
   std::signal(SIGPIPE, SIG_IGN);
+  return_large_blocks();
   try {
     return run();
   } catch (const OutputLost& lost) {

@@ -1,6 +1,7 @@
 #include "kernels/gemm_cpu.h"
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "base/check.h"
@@ -338,11 +339,19 @@ void run(ThreadPool& threads, std::int64_t count, std::int64_t work, const Task&
   }
 }
 
-// Memory for packed rows, the calling thread's, kept from call to call.
+// Packed rows are kept for all columns, so many at a time that they take 8 MB.
+constexpr std::int64_t kPackedFloats = 2 << 20;
+
+// Memory for packed rows, the calling thread's, kept from call to call. All that it may need at once: only what is
+// touched counts, and blocks that grow leave holes behind them.
 float* packed_memory(std::int64_t floats) {
-  static thread_local std::vector<float> memory;
-  if (memory.size() < static_cast<std::size_t>(floats)) memory.resize(static_cast<std::size_t>(floats));
-  return memory.data();
+  static thread_local std::unique_ptr<float[]> memory;
+  static thread_local std::int64_t room = 0;
+  if (room < floats) {
+    room = std::max(floats, kPackedFloats);
+    memory = std::make_unique_for_overwrite<float[]>(static_cast<std::size_t>(room));
+  }
+  return memory.get();
 }
 
 void few_rows_cpu(ThreadPool& threads, const GemmSizes& sizes, ConstMatrixView x, const RowWeight& weight,
@@ -392,8 +401,6 @@ void gemm_cpu(ThreadPool& threads, ConstMatrixView x, const RowWeight& weight, c
   if (x.rows == 0) return;
   const GemmSizes sizes = HWY_DYNAMIC_DISPATCH(gemm_sizes)();
   if (x.rows <= sizes.few_rows) return few_rows_cpu(threads, sizes, x, weight, epilogue, out);
-  // Packed rows are kept for all columns, so many at a time that they take 8 MB.
-  constexpr std::int64_t kPackedFloats = 2 << 20;
   const std::int64_t most = std::max(kPackedFloats / x.cols, sizes.block_rows);
   for (std::int64_t row = 0; row < x.rows; row += most) {
     const std::int64_t count = std::min(most, x.rows - row);

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/heap.h"
 #include "base/test_support.h"
 #include "roles/language_side.h"
 #include "roles/vision_side.h"
@@ -152,6 +153,7 @@ class MemoryTest : public testing::Test {
 TEST_F(MemoryTest, VisionPeaksAtItsWeightsAndTheActivationsOfOnePicture) {
   constexpr int kThreads = 2;
   const std::vector<double> got = in_child([&]() -> std::vector<double> {
+    return_large_blocks();  // as every program does
     const double before = status_mib("VmRSS");
     ThreadPool threads(kThreads);
     VisionSideOptions options;
