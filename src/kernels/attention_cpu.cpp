@@ -40,15 +40,16 @@ struct KeyBlock {
 template <std::int64_t Step, std::int64_t Row, class Blocks>
 void product(std::int64_t rows, std::int64_t cols, std::int64_t depth, const float* a, const Blocks& b,
              std::int64_t ldb, float* c, std::int64_t ldc, bool accumulate) {
+  FetchNothing nothing;
   std::int64_t j = 0;
   for (; j + 2 * kLanes <= cols; j += 2 * kLanes)
     for (std::int64_t i = 0; i < rows; i += tile_height(rows - i))
       tile_of_height<2, Step, Row>(tile_height(rows - i), depth, a + i * Row, b.from(j), ldb, c + i * ldc + j, ldc,
-                                   accumulate);
+                                   accumulate, nothing);
   for (; j < cols; j += kLanes)
     for (std::int64_t i = 0; i < rows; i += tile_height(rows - i))
       tile_of_height<1, Step, Row>(tile_height(rows - i), depth, a + i * Row, b.from(j), ldb, c + i * ldc + j, ldc,
-                                   accumulate);
+                                   accumulate, nothing);
 }
 
 struct Softmax {

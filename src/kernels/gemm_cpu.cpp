@@ -66,8 +66,7 @@ GemmSizes gemm_sizes() {
 }
 
 // One strip of weights as f32: out[k * NV * kLanes + column], to whole blocks of inputs. Rows are `step` bytes apart.
-// Meanwhile what lies `ahead` bytes further, the next strip, is fetched if it is not 0: it comes while this one is
-// multiplied.
+// What lies `ahead` bytes further is fetched on the way, unless that is 0.
 template <int NV, class B>
 HWY_INLINE void turn_strip(const std::byte* weights, std::int64_t step, std::int64_t depth, std::int64_t ahead,
                            float* out) {
@@ -87,6 +86,28 @@ HWY_INLINE void turn_strip(const std::byte* weights, std::int64_t step, std::int
     }
   }
 }
+
+// The bytes of the next strip, fetched line by line while few rows are multiplied with this one: there is little time
+// for it, so they are spread over all of it.
+class FetchStrip {
+ public:
+  static constexpr bool kActive = true;
+  FetchStrip(const std::byte* first, std::int64_t rows, std::int64_t step, std::int64_t row_bytes)
+      : row_(first), rows_(row_bytes > 0 ? rows : 0), step_(step), row_bytes_(row_bytes) {}
+  HWY_INLINE void next() {
+    if (rows_ == 0) return;
+    hwy::Prefetch(row_ + at_);
+    at_ += 64;
+    if (at_ < row_bytes_) return;
+    at_ = 0;
+    row_ += step_;
+    --rows_;
+  }
+
+ private:
+  const std::byte* row_;
+  std::int64_t rows_, step_, row_bytes_, at_ = 0;
+};
 
 // --- few rows
 
@@ -135,10 +156,13 @@ HWY_NOINLINE void multiply_in_strips(std::int64_t rows, std::int64_t total, cons
   for (std::int64_t k0 = 0; k0 < total; k0 += kFewDepth) {
     const std::int64_t depth = std::min(kFewDepth, total - k0);
     turn_strip<kFewVectors, B>(weights + k0 * static_cast<std::int64_t>(sizeof(B)), step, depth, 0, strip);
+    // Lanes read on and on: behind a row comes what they read in the next group.
+    constexpr auto kBytes = static_cast<std::int64_t>(kFewDepth * sizeof(B));
+    FetchStrip fetch(weights + k0 * static_cast<std::int64_t>(sizeof(B)) + kBytes, kFewWidth, step, kBytes);
     for (std::int64_t i = 0; i < rows;) {
       const int height = tile_height(rows - i);
       tile_of_height<kFewVectors, 0, 1>(height, depth, packed + i * total + k0 * height, OneBlock{strip}, kFewWidth,
-                                        sums + i * kFewWidth, kFewWidth, k0 > 0);
+                                        sums + i * kFewWidth, kFewWidth, k0 > 0, fetch);
       i += height;
     }
   }
@@ -248,11 +272,12 @@ HWY_NOINLINE void many_rows(std::int64_t rows, std::int64_t total, const float* 
       const std::byte* here = place(s, k0);
       const std::byte* next = s + 1 < strips ? place(s + 1, k0) : place(0, std::min(k0 + depth, total - depth));
       turn_strip<kVectors, B>(here, part.stride, depth, next - here, strip);
+      FetchNothing nothing;
       const float* a = packed + k0 * rows;
       for (std::int64_t i = 0; i < rows;) {
         const int height = tile_height(rows - i);
         tile_of_height<kVectors, 0, 1>(height, depth, a, OneBlock{strip}, kStripWidth, sums + s * kStripWidth + i * ldc,
-                                       ldc, k0 > 0);
+                                       ldc, k0 > 0, nothing);
         a += depth * height;
         i += height;
       }

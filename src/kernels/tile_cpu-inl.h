@@ -45,10 +45,32 @@ struct OneBlock {
   const float* block(int) const { return b; }
 };
 
+// What a tile fetches into the cache on its way, a line every kFetchSteps steps.
+constexpr std::int64_t kFetchSteps = 4;
+struct FetchNothing {
+  static constexpr bool kActive = false;
+  void next() {}
+};
+
+// acc (+)= one step of a tile.
+template <int MR, int NV, std::int64_t Row>
+HWY_INLINE void tile_step(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, VF32 (&acc)[MR][NV]) {
+  const F32 d;
+  VF32 column[NV];
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; ++j) column[j] = hn::LoadU(d, b + j * kLanes);
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i) {
+    const VF32 row = hn::Set(d, a[i * Row]);
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(row, column[j], acc[i][j]);
+  }
+}
+
 // c[i][0 .. NV vectors) (+)= sum over k of a[k * Step + i * Row] * b[k * ldb ..], k over `depth` rows of each block.
-template <int MR, int NV, std::int64_t Step, std::int64_t Row, class Blocks>
+template <int MR, int NV, std::int64_t Step, std::int64_t Row, class Blocks, class Fetch>
 HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const Blocks& blocks, std::int64_t ldb,
-                     float* HWY_RESTRICT c, std::int64_t ldc, bool accumulate) {
+                     float* HWY_RESTRICT c, std::int64_t ldc, bool accumulate, Fetch& fetch) {
   const F32 d;
   VF32 acc[MR][NV];
   if (accumulate) {
@@ -65,15 +87,8 @@ HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const Bloc
   for (int block = 0; block < blocks.count(); ++block) {
     const float* HWY_RESTRICT b = blocks.block(block);
     for (std::int64_t k = 0; k < depth; ++k) {
-      VF32 column[NV];
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) column[j] = hn::LoadU(d, b + k * ldb + j * kLanes);
-#pragma GCC unroll 16
-      for (int i = 0; i < MR; ++i) {
-        const VF32 row = hn::Set(d, a[k * Step + i * Row]);
-#pragma GCC unroll 4
-        for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(row, column[j], acc[i][j]);
-      }
+      if (Fetch::kActive && k % kFetchSteps == 0) fetch.next();
+      tile_step<MR, NV, Row>(a + k * Step, b + k * ldb, acc);
     }
     a += depth * Step;
   }
@@ -84,13 +99,13 @@ HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const Bloc
 }
 
 // A tile of `height` rows, 1 to kTileRows. Step 0: a is packed, [k][height].
-template <int NV, std::int64_t Step, std::int64_t Row, int MR = kTileRows, class Blocks>
+template <int NV, std::int64_t Step, std::int64_t Row, int MR = kTileRows, class Blocks, class Fetch>
 HWY_INLINE void tile_of_height(int height, std::int64_t depth, const float* a, const Blocks& blocks, std::int64_t ldb,
-                               float* c, std::int64_t ldc, bool accumulate) {
+                               float* c, std::int64_t ldc, bool accumulate, Fetch& fetch) {
   if (height == MR) {
-    tile<MR, NV, Step == 0 ? MR : Step, Row>(depth, a, blocks, ldb, c, ldc, accumulate);
+    tile<MR, NV, Step == 0 ? MR : Step, Row>(depth, a, blocks, ldb, c, ldc, accumulate, fetch);
   } else if constexpr (MR > 1) {
-    tile_of_height<NV, Step, Row, MR - 1>(height, depth, a, blocks, ldb, c, ldc, accumulate);
+    tile_of_height<NV, Step, Row, MR - 1>(height, depth, a, blocks, ldb, c, ldc, accumulate, fetch);
   }
 }
 
