@@ -112,7 +112,7 @@ Status write_file(const std::filesystem::path& given, std::initializer_list<std:
 }
 
 Status publish_pieces(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces,
-                      const std::function<Status(std::span<const std::byte>)>& written) {
+                      const std::function<Status(std::span<const std::byte>)>& written, Disk disk) {
   constexpr std::size_t kPart = 8U << 20;
   const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
   std::error_code error;
@@ -138,9 +138,11 @@ Status publish_pieces(const std::filesystem::path& path, std::span<const std::sp
       if (auto status = written(part); !status) return abandon(std::move(status));
     }
   }
-  if (::fsync(fd.get()) != 0) return abandon(fail(Code::kUnavailable, "{}: {}", path.string(), reason()));
+  if (disk == Disk::kWaited && ::fsync(fd.get()) != 0)
+    return abandon(fail(Code::kUnavailable, "{}: {}", path.string(), reason()));
   if (::rename(temporary.c_str(), path.c_str()) != 0)
     return abandon(fail(Code::kInvalidArgument, "{}: {}", path.string(), reason()));
+  if (disk == Disk::kNotWaited) return {};
   const Descriptor directory(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (directory.get() >= 0) ::fsync(directory.get());
   return {};

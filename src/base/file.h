@@ -27,8 +27,10 @@ Status publish_file(const std::filesystem::path& path, std::initializer_list<std
 
 // The same for many large pieces: `written` (may be null) is told of each part once it is written, at most 8 MiB at a
 // time, so that mapped sources can be released on the way; an error that it gives ends the work, and no file appears.
+// kNotWaited: no fsync, which takes seconds, for files whose checksums tell what a crash made of them.
+enum class Disk : std::uint8_t { kWaited, kNotWaited };
 Status publish_pieces(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces,
-                      const std::function<Status(std::span<const std::byte>)>& written);
+                      const std::function<Status(std::span<const std::byte>)>& written, Disk disk = Disk::kWaited);
 
 // What a user expects of an output file: a link is followed, a device or a pipe is written into, anything else is
 // published as above.

@@ -3,11 +3,10 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cerrno>
 #include <cstring>
-#include <fstream>
 
 #include "base/check.h"
+#include "base/file.h"
 
 namespace chiasm {
 namespace {
@@ -34,26 +33,6 @@ Digest digest_at(std::span<const std::byte> bytes, std::uint64_t at) {
   Digest out;
   std::memcpy(out.bytes.data(), bytes.data() + at, out.bytes.size());
   return out;
-}
-
-// By rename, as publish_pieces, but the disk is not waited for, which takes seconds: what a crash makes of the file its
-// checksums tell.
-Status publish_unsynced(const std::filesystem::path& path, std::span<const std::span<const std::byte>> pieces) {
-  const std::filesystem::path temporary = path.parent_path() / temporary_name(path.filename().string());
-  std::error_code error, ignored;
-  std::filesystem::create_directories(path.parent_path(), ignored);
-  errno = 0;
-  std::ofstream out(temporary, std::ios::binary | std::ios::trunc);
-  for (const auto& piece : pieces)
-    out.write(reinterpret_cast<const char*>(piece.data()), static_cast<std::streamsize>(piece.size()));
-  out.close();
-  if (out) {
-    std::filesystem::rename(temporary, path, error);
-    if (!error) return {};
-  }
-  const std::string why = error ? error.message() : errno != 0 ? std::strerror(errno) : "it cannot be written";
-  std::filesystem::remove(temporary, ignored);
-  return fail(Code::kUnavailable, "{}: {}", path.string(), why);
 }
 
 Digest name_digest(std::string_view name) { return digest_of(std::as_bytes(std::span(name))); }
@@ -158,7 +137,7 @@ Status write_packed_file(const std::filesystem::path& path, const Digest& key, s
   put(head, 24, table);
   std::memcpy(head.data() + 32, key.bytes.data(), key.bytes.size());
   put(head, 8, checksum_of(std::span<const std::byte>(head).subspan(kCovered)));
-  return publish_unsynced(path, pieces);
+  return publish_pieces(path, pieces, nullptr, Disk::kNotWaited);  // its checksums are read at every start
 }
 
 }  // namespace chiasm
