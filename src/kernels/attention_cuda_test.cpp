@@ -50,33 +50,6 @@ TEST_F(AttentionCudaTest, AttentionMatchesReferenceAndKeepsTheRowContract) {
   }
 }
 
-// Rotation and attention in one call give the bits of the two.
-TEST_F(AttentionCudaTest, SegmentAttentionIsItsParts) {
-  for (const std::int64_t head_dim : {80, 32, 128}) {
-    const std::int64_t heads = pick(1, 3), width = heads * head_dim, half = head_dim / 2;
-    const std::vector<std::int64_t> cu_seqlens{0, pick(1, 300), pick(301, 700)};
-    const std::int64_t rows = cu_seqlens.back();
-    const Matrix qkv = rounded(random(rows, 3 * width, 2.0F)), angles = random(rows, half, 3.0F);
-    Matrix cos(rows, half), sin(rows, half);
-    for (std::int64_t i = 0; i < angles.size(); ++i) {
-      cos.data()[i] = std::cos(angles.data()[i]);
-      sin.data()[i] = std::sin(angles.data()[i]);
-    }
-    const OnCard on_cos = on_card(cos, DType::kF32), on_sin = on_card(sin, DType::kF32);
-    const RopeTable table{on_cos.view, on_sin.view};
-    const auto segments = *cuda_->make_segments(cu_seqlens);
-    const OnCard whole = on_card(qkv, DType::kBF16), parts = on_card(qkv, DType::kBF16);
-    const OnCard got = poisoned(rows, width, DType::kBF16, 8), want = poisoned(rows, width, DType::kBF16);
-    cuda_->segment_attention(whole.view, heads, table, 0.2F, *segments, got.view);
-    cuda_->rope(parts.view.col_range(0, 2 * width), 2 * heads, table);
-    cuda_->attention(parts.view.col_range(0, width), parts.view.col_range(width, width),
-                     parts.view.col_range(2 * width, width), heads, 0.2F, *segments, want.view);
-    expect_untouched(got, 8);
-    const Matrix a = back(got.view), b = back(want.view);
-    ASSERT_EQ(std::memcmp(a.data(), b.data(), static_cast<std::size_t>(a.size()) * 4), 0) << "head size " << head_dim;
-  }
-}
-
 TEST_F(AttentionCudaTest, PagedAttentionMatchesReferenceInChunksAndDecode) {
   for (const auto& [kv_heads, group, head_dim] :
        {std::array<std::int64_t, 3>{1, 3, 128}, {2, 6, 128}, {4, 7, 128}, {2, 2, 64}, {1, 1, 20}, {3, 2, 36}}) {

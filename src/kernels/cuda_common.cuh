@@ -147,14 +147,6 @@ __device__ inline void turn(float& a, float& b, float cos, float sin) {
   b = __fmaf_rn(w, cos, __fmul_rn(u, sin));
 }
 
-// 2 values of each half of a head, as they lie in a register.
-__device__ inline void turn2(std::uint32_t& first, std::uint32_t& second, const float* cos, const float* sin) {
-  const float2 c = *reinterpret_cast<const float2*>(cos), s = *reinterpret_cast<const float2*>(sin);
-  float a[2] = {__uint_as_float(first << 16), __uint_as_float(first & 0xffff0000U)};
-  float b[2] = {__uint_as_float(second << 16), __uint_as_float(second & 0xffff0000U)};
-  turn(a[0], b[0], c.x, s.x), turn(a[1], b[1], c.y, s.y);
-  first = pack2(a[0], a[1]), second = pack2(b[0], b[1]);
-}
 // 8 values of each half of a head.
 __device__ inline void turn8(uint4& first, uint4& second, const float* cos, const float* sin) {
   float a[8], b[8], c[8], s[8];

@@ -33,6 +33,7 @@ Status CudaDevice::start() {
   if (const cudaError_t error = cudaSetDevice(index_); error != cudaSuccess) return failed(error);
   int major = 0, minor = 0;
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index_);
+  cudaDeviceGetAttribute(&multiprocessors_, cudaDevAttrMultiProcessorCount, index_);
   cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index_);
   if (major != 9)
     return fail(Code::kUnavailable, "the card cuda:{} is of compute capability {}.{}: this build has code for 9.0",
@@ -152,9 +153,8 @@ void CudaDevice::send(std::byte* to, std::uint64_t bytes, const Fill& fill) cons
   const cudaStream_t on = stream();
   const std::lock_guard lock(pieces_mutex_);
   constexpr std::uint64_t kPart = 64 << 10;  // of a thread
-  int turn = 0;
-  for (std::uint64_t offset = 0; offset < bytes; offset += kPiece, turn ^= 1) {
-    const Piece& piece = pieces_[turn];
+  for (std::uint64_t offset = 0; offset < bytes; offset += kPiece) {
+    const Piece& piece = pieces_[offset / kPiece % kPieces];
     const std::uint64_t count = std::min(kPiece, bytes - offset);
     note(cudaEventSynchronize(piece.done), "a copy to the card");
     threads_.parallel_for(static_cast<std::int64_t>((count + kPart - 1) / kPart), [&](std::int64_t i, int) {
@@ -173,20 +173,18 @@ Status CudaDevice::receive(const std::byte* from, std::span<std::byte> to) const
   const std::uint64_t pieces = (to.size() + kPiece - 1) / kPiece;
   const auto count_of = [&](std::uint64_t i) { return std::min<std::uint64_t>(kPiece, to.size() - i * kPiece); };
   const auto begin = [&](std::uint64_t i) {
-    const Piece& piece = pieces_[i % 2];
+    const Piece& piece = pieces_[i % kPieces];
     note(cudaMemcpyAsync(piece.data, from + i * kPiece, count_of(i), cudaMemcpyDeviceToHost, on), "a copy to the host");
     note(cudaEventRecord(piece.done, on), "cudaEventRecord");
   };
-  note(cudaEventSynchronize(pieces_[0].done), "a copy to the card");
-  note(cudaEventSynchronize(pieces_[1].done), "a copy to the card");
-  begin(0);
+  for (const Piece& piece : pieces_) note(cudaEventSynchronize(piece.done), "a copy to the card");
+  for (std::uint64_t i = 0; i < std::min(pieces, kPieces); ++i) begin(i);
   for (std::uint64_t i = 0; i < pieces; ++i) {
-    note(cudaEventSynchronize(pieces_[i % 2].done), "a kernel");
-    if (i + 1 < pieces) begin(i + 1);
+    note(cudaEventSynchronize(pieces_[i % kPieces].done), "a kernel");
     constexpr std::uint64_t kPart = 256 << 10;
     threads_.parallel_for(static_cast<std::int64_t>((count_of(i) + kPart - 1) / kPart), [&](std::int64_t p, int) {
       const std::uint64_t at = static_cast<std::uint64_t>(p) * kPart, count = std::min(kPart, count_of(i) - at);
-      std::memcpy(to.data() + i * kPiece + at, pieces_[i % 2].data + at, count);
+      std::memcpy(to.data() + i * kPiece + at, pieces_[i % kPieces].data + at, count);
     });
   }
   return status();

@@ -31,6 +31,7 @@ class CudaDevice {
   CudaDevice& operator=(const CudaDevice&) = delete;
 
   int index() const { return index_; }
+  int multiprocessors() const { return multiprocessors_; }
   // The stream, with the card made current for this thread: every call of the runtime begins here.
   cudaStream_t stream() const;
 
@@ -63,17 +64,19 @@ class CudaDevice {
   Status start();
   Status out_of_memory(std::uint64_t bytes) const;
 
-  static constexpr std::uint64_t kPiece = 8 << 20;
+  // Small enough that filling one and copying another run side by side for a single picture.
+  static constexpr std::uint64_t kPiece = 2 << 20, kPieces = 4;
   struct Piece {
     std::byte* data = nullptr;
     cudaEvent_t done = nullptr;
   };
 
   const int index_;
+  int multiprocessors_ = 0;
   ThreadPool& threads_;
   cudaStream_t stream_ = nullptr;
   mutable std::mutex pieces_mutex_;
-  Piece pieces_[2];
+  Piece pieces_[kPieces];
   mutable std::mutex error_mutex_;
   mutable std::string error_;
   mutable cudaError_t code_ = cudaSuccess;

@@ -116,10 +116,8 @@ bool can_attend_wide_cuda(CudaView q, CudaView k, CudaView v, CudaView out, std:
 bool can_attend_wide_paged_cuda(CudaView q, CudaView out, std::int64_t heads);
 // `packed` is room for key_count tiles of every (kv) head: wide_packed_columns(head_dim) BF16 values each.
 inline std::int64_t wide_packed_columns(std::int64_t head_dim) { return 2 * kWideKeys * head_dim; }
-// cos and sin [rows, head_dim / 2], or null: q and k are turned on their way.
-cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, const float* cos,
-                                const float* sin, float scale, const WideTiles& tiles, void* packed, CudaView out,
-                                cudaStream_t s);
+cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale,
+                                const WideTiles& tiles, void* packed, CudaView out, cudaStream_t s);
 cudaError_t wide_paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
                                       const WideTiles& tiles, const std::int32_t* tables, const KvLayout& pool,
                                       void* packed, CudaView out, cudaStream_t s);

@@ -78,12 +78,10 @@ void Ops::norm_matmul(ConstView x, const float* norm_weight, float eps, View nor
   matmul(normed, weight, epilogue, out);
 }
 
-void Ops::segment_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const Segments& segments,
-                            View out) const {
-  const std::int64_t width = qkv.cols / 3;
-  rope(qkv.col_range(0, 2 * width), 2 * heads, table);  // q and k, side by side
-  attention(qkv.col_range(0, width), qkv.col_range(width, width), qkv.col_range(2 * width, width), heads, scale,
-            segments, out);
+void Ops::rope_matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, std::int64_t heads,
+                      const RopeTable& table, View out) const {
+  matmul(x, weight, epilogue, out);
+  rope(out.col_range(0, out.cols / 3 * 2), 2 * heads, table);  // q and k, side by side
 }
 
 void Ops::step_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const StepRows& step,

@@ -260,6 +260,9 @@ class Ops {
   // matmul of rms_norm(x): `normed` [M, K] is room for it, undefined afterwards.
   virtual void norm_matmul(ConstView x, const float* norm_weight, float eps, View normed, const Weight& weight,
                            const Epilogue& epilogue, View out) const;
+  // matmul to queries, keys and values beside each other, out [M, 3 * heads * head_dim], then rope of the first two.
+  virtual void rope_matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, std::int64_t heads,
+                           const RopeTable& table, View out) const;
   // out [T, K] = rows `ids` of a prepared [N, K] table. Ids are in range.
   virtual void embed(std::span<const std::int32_t> ids, const Weight& table, View out) const = 0;
 
@@ -285,11 +288,6 @@ class Ops {
   // q, k, v, out: [T, heads * head_dim] (any stride). Never stores scores of more than a tile: memory is O(T).
   virtual void attention(ConstView q, ConstView k, ConstView v, std::int64_t heads, float scale,
                          const Segments& segments, View out) const = 0;
-
-  // rope of q and k, then attention, of projections qkv [T, 3 * heads * head_dim], q, k and v beside each other. qkv is
-  // undefined afterwards.
-  virtual void segment_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale,
-                                 const Segments& segments, View out) const;
 
   // Stores k, v [T, kv_heads * head_dim] of the step's sequences (their rows one after the other) as the tokens past..
   // of each.

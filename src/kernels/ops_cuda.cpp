@@ -18,6 +18,7 @@
 #include "kernels/memory_cuda.h"
 #include "kernels/ops_group.h"
 #include "kernels/products_cuda.h"
+#include "kernels/wide_matmul_cuda.h"
 
 namespace chiasm {
 namespace {
@@ -179,6 +180,23 @@ class CudaOps final : public Ops {
     check(skinny_matmul_cuda(product, cuda_view(out), stream()), "matmul");
   }
 
+  void rope_matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, std::int64_t heads,
+                   const RopeTable& table, View out) const override {
+    const auto& w = static_cast<const CudaWeight&>(weight);
+    const std::int64_t half = table.cos.cols;
+    if (!w.quantised() && epilogue.steady && epilogue.activation == Activation::kNone && half * 2 == kTurnedHead &&
+        out.cols == 3 * heads * kTurnedHead && table.cos.rows == x.rows && same_shape(table.cos, table.sin) &&
+        table.cos.stride == half && table.sin.stride == half && x.dtype == DType::kBF16 && out.rows == x.rows) {
+      WideProduct product = wide(x, w.values().data, w.bias(), epilogue);
+      product.cos = reinterpret_cast<const float*>(table.cos.data);
+      product.sin = reinterpret_cast<const float*>(table.sin.data);
+      product.turned = 2 * heads * kTurnedHead;
+      if (can_multiply_wide_cuda(product, cuda_view(out)))
+        return check(wide_matmul_cuda(product, cuda_view(out), device_->multiprocessors(), stream()), "matmul");
+    }
+    Ops::rope_matmul(x, weight, epilogue, heads, table, out);
+  }
+
   void embed(std::span<const std::int32_t> ids, const Weight& table, View out) const override {
     const auto& w = static_cast<const CudaWeight&>(table);
     CHECK(static_cast<std::int64_t>(ids.size()) == out.rows && out.cols == w.in_features());
@@ -245,18 +263,20 @@ class CudaOps final : public Ops {
 
   void attention(ConstView q, ConstView k, ConstView v, std::int64_t heads, float scale, const Segments& segments,
                  View out) const override {
-    attend(q, k, v, heads, nullptr, nullptr, scale, segments, out);
-  }
-
-  void segment_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const Segments& segments,
-                         View out) const override {
-    const std::int64_t width = qkv.cols / 3, half = width / heads / 2;
-    const View q = qkv.col_range(0, width), k = qkv.col_range(width, width), v = qkv.col_range(2 * width, width);
-    const bool plain = table.cos.stride == half && table.sin.stride == half && table.cos.rows == qkv.rows;
-    if (!plain || !can_attend_wide_cuda(cuda_view(q), cuda_view(k), cuda_view(v), cuda_view(out), heads))
-      return Ops::segment_attention(qkv, heads, table, scale, segments, out);
-    attend(q, k, v, heads, reinterpret_cast<const float*>(table.cos.data),
-           reinterpret_cast<const float*>(table.sin.data), scale, segments, out);
+    CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out) && q.cols % heads == 0);
+    CHECK(segments.cu_seqlens().back() == q.rows);
+    for (const ConstView& view : {q, k, v, ConstView(out)}) CHECK(view.dtype == DType::kBF16);
+    const WideTiles tiles = static_cast<const CudaSegments&>(segments).tiles();
+    if (can_attend_wide_cuda(cuda_view(q), cuda_view(k), cuda_view(v), cuda_view(out), heads)) {
+      const Buffer packed = room_for(tiles, heads, q.cols / heads);
+      if (packed.size() == 0) return;
+      return check(wide_attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, tiles,
+                                       packed_data(packed), cuda_view(out), stream()),
+                   "attention");
+    }
+    check(attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, tiles.queries, tiles.count,
+                         cuda_view(out), stream()),
+          "attention");
   }
 
   void kv_write(ConstView k, ConstView v, const StepRows& step, std::int64_t layer, KvPool& pool) const override {
@@ -332,25 +352,6 @@ class CudaOps final : public Ops {
   cudaStream_t stream() const { return device_->stream(); }
   void check(cudaError_t error, const char* what) const { device_->note(error, what); }
 
-  // cos and sin, not null where q and k still have to be turned: only for what can_attend_wide_cuda() takes.
-  void attend(ConstView q, ConstView k, ConstView v, std::int64_t heads, const float* cos, const float* sin,
-              float scale, const Segments& segments, View out) const {
-    CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out) && q.cols % heads == 0);
-    CHECK(segments.cu_seqlens().back() == q.rows);
-    for (const ConstView& view : {q, k, v, ConstView(out)}) CHECK(view.dtype == DType::kBF16);
-    const WideTiles tiles = static_cast<const CudaSegments&>(segments).tiles();
-    if (can_attend_wide_cuda(cuda_view(q), cuda_view(k), cuda_view(v), cuda_view(out), heads)) {
-      const Buffer packed = room_for(tiles, heads, q.cols / heads);
-      if (packed.size() == 0) return;
-      return check(wide_attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, cos, sin, scale, tiles,
-                                       packed_data(packed), cuda_view(out), stream()),
-                   "attention");
-    }
-    check(attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, tiles.queries, tiles.count,
-                         cuda_view(out), stream()),
-          "attention");
-  }
-
   // For packed keys and values; empty where there is none, which is noted. Freed in the stream's order: the next
   // layer's call gets the same memory.
   Buffer room_for(const WideTiles& tiles, std::int64_t heads, std::int64_t head_dim) const {
@@ -374,6 +375,14 @@ class CudaOps final : public Ops {
             .gated = epilogue.gated};
   }
 
+  static WideProduct wide(ConstView x, const std::byte* weight, const float* bias, const Epilogue& epilogue) {
+    return {.x = cuda_view(x),
+            .weight = weight,
+            .bias = bias,
+            .activation = static_cast<int>(epilogue.activation),
+            .add_to_out = epilogue.add_to_out};
+  }
+
   // Many rows. Integers become BF16 first, in slices of outputs that the weight's shape says: they change no row's
   // bits.
   void multiply(ConstView x, const CudaWeight& w, const Epilogue& epilogue, View out) const {
@@ -390,11 +399,17 @@ class CudaOps final : public Ops {
     }
   }
 
-  // Through cuBLASLt where it takes the product. The bias twice: F32, and in out's dtype.
+  // By own kernels where a row's bits matter, else through cuBLASLt where it takes the product. The bias twice: F32,
+  // and in out's dtype.
   void multiply(ConstView x, const std::byte* weight, const float* bias, const void* own_bias, const Epilogue& epilogue,
                 View out) const {
     const auto activation = static_cast<int>(epilogue.activation);
     const CudaView from = cuda_view(x), to = cuda_view(out);
+    if (epilogue.steady) {
+      const WideProduct product = wide(x, weight, bias, epilogue);
+      if (can_multiply_wide_cuda(product, to))
+        return check(wide_matmul_cuda(product, to, device_->multiprocessors(), stream()), "matmul");
+    }
     if (x.cols % 8 == 0 && aligned_rows(x) && aligned_rows(out) && (activation == 0 || !epilogue.add_to_out)) {
       const bool split = !epilogue.steady && x.rows <= kFewRows;
       const auto done = products_->multiply(from, weight, own_bias, epilogue.add_to_out, split, to, stream());

@@ -258,6 +258,15 @@ class GroupOps final : public Ops {
     });
   }
 
+  void rope_matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, std::int64_t heads,
+                   const RopeTable& table, View out) const override {
+    const auto& w = static_cast<const GroupWeight&>(weight);
+    CHECK(w.kind() == Split::Kind::kNone);
+    each([&](const Ops& ops, std::size_t i) {
+      ops.rope_matmul(at(x, i), w.part(i), epilogue, heads, at(table, i), at(out, i));
+    });
+  }
+
   void embed(std::span<const std::int32_t> ids, const Weight& table, View out) const override {
     const auto& w = static_cast<const GroupWeight&>(table);
     CHECK(w.kind() == Split::Kind::kNone);
@@ -293,13 +302,6 @@ class GroupOps final : public Ops {
     const auto& parts = static_cast<const GroupSegments&>(segments).parts;
     each([&](const Ops& ops, std::size_t i) {
       ops.attention(at(q, i), at(k, i), at(v, i), heads, scale, *parts[i], at(out, i));
-    });
-  }
-  void segment_attention(View qkv, std::int64_t heads, const RopeTable& table, float scale, const Segments& segments,
-                         View out) const override {
-    const auto& parts = static_cast<const GroupSegments&>(segments).parts;
-    each([&](const Ops& ops, std::size_t i) {
-      ops.segment_attention(at(qkv, i), heads, at(table, i), scale, *parts[i], at(out, i));
     });
   }
   void kv_write(ConstView k, ConstView v, const StepRows& step, std::int64_t layer, KvPool& pool) const override {

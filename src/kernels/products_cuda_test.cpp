@@ -1,5 +1,7 @@
 // Products on the card against the reference, and what of the row contract they keep.
 #include <array>
+#include <cmath>
+#include <cstring>
 #include <iostream>
 
 #include "kernels/test_cuda.h"
@@ -9,6 +11,7 @@ namespace {
 
 class ProductsCudaTest : public CudaTest {};
 
+constexpr std::int64_t kTurned = 80;          // head size that products turn themselves
 constexpr std::int64_t kFewIntegerRows = 16;  // that go to the kernel whose rows do not depend on their number
 
 struct ProductSize {
@@ -51,6 +54,79 @@ TEST_F(ProductsCudaTest, MatmulMatchesReference) {
     if (HasFailure())
       FAIL() << m << " x " << n << " x " << k << ", weight " << dtype_name(weight_dtype) << ", out "
              << dtype_name(out_dtype) << ", activation " << static_cast<int>(epilogue.activation);
+  }
+}
+
+// Products that a card's pictures are made of: enough tiles that a block has several, in each of the ways out, and rows
+// whose bits do not depend on their number.
+TEST_F(ProductsCudaTest, SteadyProductsOfManyRowsMatchReference) {
+  for (int round = 0; round < 12; ++round) {
+    const std::int64_t m = round % 3 == 0 ? pick(3000, 4200) : pick(1, 1100),
+                       n = 8 * (round % 2 == 0 ? 200 : pick(1, 340));
+    const std::int64_t k = 8 * pick(1, 24);
+    const bool add = round % 4 == 3;
+    const DType dtype = add || pick(0, 3) == 0 ? DType::kF32 : DType::kBF16;
+    Epilogue epilogue{.add_to_out = add, .steady = true};
+    if (!add)
+      epilogue.activation = std::array{Activation::kNone, Activation::kQuickGelu, Activation::kGelu}[pick(0, 2)];
+    const HostWeight weight = random_weight(n, k, DType::kBF16, pick(0, 3) != 0);
+    const Matrix x = rounded(random(m, k)), before = rounded(random(m, n));
+    const std::int64_t extra = 8 * pick(0, 1);
+    const OnCard on = on_card(x, DType::kBF16, extra);
+    const OnCard out = add ? on_card(before, dtype, extra) : poisoned(m, n, dtype, extra);
+    const auto prepared = *cuda_->prepare(weight.weights, weight.biases);
+    cuda_->matmul(on.view, *prepared, epilogue, out.view);
+    Matrix want(m, n);
+    std::copy_n(before.data(), before.size(), want.data());
+    ref_->matmul(x.view(), **ref_->prepare(weight.weights, weight.biases), epilogue, want.view());
+    const float sums = 4 * std::sqrt(static_cast<float>(k)) * 0x1p-22F + 0x1p-20F;  // as in MatmulMatchesReference
+    const bool half = dtype == DType::kBF16,
+               twice = half && (epilogue.activation != Activation::kNone || !weight.biases.empty());
+    const Matrix got = back(out.view);
+    expect_near(got, want, sums + (twice ? 4 * 1.2F * kRounding : 0), half ? 1.01F * kRounding : 1e-5F);
+    expect_untouched(out, extra);
+    const std::int64_t first = pick(0, m - 1), count = pick(1, m - first);
+    const OnCard some = add ? on_card(before, dtype, extra) : poisoned(m, n, dtype, extra);
+    cuda_->matmul(on.view.row_range(first, count), *prepared, epilogue, some.view.row_range(first, count));
+    const Matrix alone = back(some.view.row_range(first, count));
+    ASSERT_EQ(std::memcmp(alone.data(), got.row(first), static_cast<std::size_t>(alone.size()) * 4), 0)
+        << count << " of " << m << " x " << n << " x " << k;
+    if (HasFailure())
+      FAIL() << m << " x " << n << " x " << k << ", activation " << static_cast<int>(epilogue.activation);
+  }
+}
+
+TEST_F(ProductsCudaTest, RopeMatmulMatchesReference) {
+  for (int round = 0; round < 10; ++round) {
+    const std::int64_t head_dim = std::array{80, 80, 32, 80, 64}[static_cast<std::size_t>(round % 5)];
+    const std::int64_t heads = pick(1, round % 3 == 0 ? 16 : 4), half = head_dim / 2, width = heads * head_dim;
+    const std::int64_t m = pick(1, 700), k = 8 * pick(1, 40);
+    const HostWeight weight = random_weight(3 * width, k, DType::kBF16, pick(0, 3) != 0);
+    const Matrix x = rounded(random(m, k)), angles = random(m, half, 3.0F);
+    Matrix cos(m, half), sin(m, half);
+    for (std::int64_t i = 0; i < angles.size(); ++i) {
+      cos.data()[i] = std::cos(angles.data()[i]);
+      sin.data()[i] = std::sin(angles.data()[i]);
+    }
+    const OnCard on = on_card(x, DType::kBF16), on_cos = on_card(cos, DType::kF32), on_sin = on_card(sin, DType::kF32);
+    const OnCard out = poisoned(m, 3 * width, DType::kBF16, 8);
+    const auto prepared = *cuda_->prepare(weight.weights, weight.biases);
+    cuda_->rope_matmul(on.view, *prepared, {.steady = true}, heads, {on_cos.view, on_sin.view}, out.view);
+    Matrix want(m, 3 * width);
+    ref_->rope_matmul(x.view(), **ref_->prepare(weight.weights, weight.biases), {.steady = true}, heads,
+                      {cos.view(), sin.view()}, want.view());
+    // As above; where rope is a kernel of its own, both of a pair are rounded before it.
+    const float sums = 4 * std::sqrt(static_cast<float>(k)) * 0x1p-22F + 0x1p-20F;
+    const Matrix got = back(out.view);
+    expect_near(got, want, 2 * sums + 4 * 2 * kRounding, 1.01F * kRounding);
+    expect_untouched(out, 8);
+    if (head_dim != kTurned) continue;
+    const std::int64_t first = pick(0, m - 1), count = pick(1, m - first);
+    const OnCard some = poisoned(count, 3 * width, DType::kBF16);
+    cuda_->rope_matmul(on.view.row_range(first, count), *prepared, {.steady = true}, heads,
+                       {on_cos.view.row_range(first, count), on_sin.view.row_range(first, count)}, some.view);
+    const Matrix alone = back(some.view);
+    ASSERT_EQ(std::memcmp(alone.data(), got.row(first), static_cast<std::size_t>(alone.size()) * 4), 0);
   }
 }
 

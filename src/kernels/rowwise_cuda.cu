@@ -1,5 +1,7 @@
 // Row operations on the card. One block a row for norms, so that a row's sums never depend on its company.
 #include "kernels/cuda_common.cuh"
+#include <algorithm>
+
 #include "kernels/kernels_cuda.h"
 
 namespace chiasm {
@@ -135,43 +137,51 @@ __global__ void rms_kernel(const float* x, std::int64_t x_stride, int cols, cons
 }
 constexpr std::int64_t kMostRmsColumns = 32768;  // whose squares fit a block's shared memory
 
-// layer_norm from F32 to BF16 of rows that fit the registers of a warp: no barriers.
+// layer_norm from F32 to BF16 of rows that fit the registers of a warp: no barriers. A warp keeps weight and bias, which
+// it has before the kernel in front ends, for all its rows.
 constexpr int kRowVectors = 12;  // float4s of a lane
-constexpr int kNormWarps = 4;
-__global__ void __launch_bounds__(kNormWarps* kWarp)
+constexpr int kNormWarps = 4, kNormBlocks = 384;
+__global__ void __launch_bounds__(kNormWarps* kWarp, 3)
     layer_norm_kernel(const float* x, std::int64_t x_stride, std::int64_t rows, int cols, const float* weight,
                       const float* bias, float eps, bf16* out, std::int64_t out_stride) {
   let_next_begin();
-  const std::int64_t row = static_cast<std::int64_t>(blockIdx.x) * kNormWarps + threadIdx.x / kWarp;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, vectors = cols / 4;
+  float4 w[kRowVectors], b[kRowVectors];
+#pragma unroll
+  for (int i = 0; i < kRowVectors; ++i) {
+    const int at = min(lane + i * kWarp, vectors - 1);
+    w[i] = reinterpret_cast<const float4*>(weight)[at], b[i] = reinterpret_cast<const float4*>(bias)[at];
+  }
   wait_for_previous();
-  if (row >= rows) return;
-  const auto* const from = reinterpret_cast<const float4*>(x + row * x_stride);
-  float4 v[kRowVectors];
-  float sum = 0;
+  const std::int64_t first = static_cast<std::int64_t>(blockIdx.x) * kNormWarps + threadIdx.x / kWarp;
+  for (std::int64_t row = first; row < rows; row += static_cast<std::int64_t>(gridDim.x) * kNormWarps) {
+    const auto* const from = reinterpret_cast<const float4*>(x + row * x_stride);
+    float4 v[kRowVectors];
 #pragma unroll
-  for (int i = 0; i < kRowVectors; ++i) {
-    const int at = lane + i * kWarp;
-    v[i] = at < vectors ? from[at] : make_float4(0, 0, 0, 0);
-    sum += v[i].x + v[i].y + (v[i].z + v[i].w);
-  }
-  const float count = static_cast<float>(cols), mean = warp_sum(sum) / count;
-  float squares = 0;
+    for (int i = 0; i < kRowVectors; ++i) {
+      const int at = lane + i * kWarp;
+      v[i] = at < vectors ? from[at] : make_float4(0, 0, 0, 0);
+    }
+    float sum = 0;
 #pragma unroll
-  for (int i = 0; i < kRowVectors; ++i) {
-    if (lane + i * kWarp >= vectors) continue;
-    v[i] = make_float4(v[i].x - mean, v[i].y - mean, v[i].z - mean, v[i].w - mean);
-    squares += v[i].x * v[i].x + v[i].y * v[i].y + (v[i].z * v[i].z + v[i].w * v[i].w);
-  }
-  const float inverse = rsqrtf(warp_sum(squares) / count + eps);
+    for (int i = 0; i < kRowVectors; ++i) sum += v[i].x + v[i].y + (v[i].z + v[i].w);
+    const float count = static_cast<float>(cols), mean = warp_sum(sum) / count;
+    float squares = 0;
 #pragma unroll
-  for (int i = 0; i < kRowVectors; ++i) {
-    const int at = lane + i * kWarp;
-    if (at >= vectors) continue;
-    const float4 w = reinterpret_cast<const float4*>(weight)[at], b = reinterpret_cast<const float4*>(bias)[at];
-    reinterpret_cast<uint2*>(out + row * out_stride)[at] =
-        make_uint2(pack2(v[i].x * inverse * w.x + b.x, v[i].y * inverse * w.y + b.y),
-                   pack2(v[i].z * inverse * w.z + b.z, v[i].w * inverse * w.w + b.w));
+    for (int i = 0; i < kRowVectors; ++i) {
+      if (lane + i * kWarp >= vectors) continue;
+      v[i] = make_float4(v[i].x - mean, v[i].y - mean, v[i].z - mean, v[i].w - mean);
+      squares += v[i].x * v[i].x + v[i].y * v[i].y + (v[i].z * v[i].z + v[i].w * v[i].w);
+    }
+    const float inverse = rsqrtf(warp_sum(squares) / count + eps);
+#pragma unroll
+    for (int i = 0; i < kRowVectors; ++i) {
+      const int at = lane + i * kWarp;
+      if (at >= vectors) continue;
+      reinterpret_cast<uint2*>(out + row * out_stride)[at] =
+          make_uint2(pack2(v[i].x * inverse * w[i].x + b[i].x, v[i].y * inverse * w[i].y + b[i].y),
+                     pack2(v[i].z * inverse * w[i].z + b[i].z, v[i].w * inverse * w[i].w + b[i].w));
+    }
   }
 }
 
@@ -186,7 +196,8 @@ cudaError_t norm(CudaView x, const float* weight, const float* bias, float eps, 
                         static_cast<std::size_t>(x.cols), s, at<float>(x), x.stride, static_cast<int>(x.cols), weight,
                         eps, at<bf16>(out), out.stride);
   if (kLayer && wide && x.f32 && !out.f32 && x.cols <= kRowVectors * kWarp * 4)
-    return launch_early(layer_norm_kernel, static_cast<unsigned>((x.rows + kNormWarps - 1) / kNormWarps),
+    return launch_early(layer_norm_kernel,
+                        static_cast<unsigned>(std::min<std::int64_t>(kNormBlocks, (x.rows + kNormWarps - 1) / kNormWarps)),
                         kNormWarps * kWarp, 0, s, at<float>(x), x.stride, x.rows, static_cast<int>(x.cols), weight,
                         bias, eps, at<bf16>(out), out.stride);
   return by_dtype(x, out, [&]<class In, class Out>(In* from, Out* to) {

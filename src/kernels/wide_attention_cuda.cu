@@ -18,22 +18,12 @@ constexpr int kSlots = 4;  // tiles of keys and of values, in turn
 constexpr float kLog2E = 1.4426950408889634F;
 static_assert(kQueries == kQueryTileRows);
 
-// Where a head's keys or values stand, read in pieces of 8 columns: rows of a matrix, which may still have to be
-// turned, or of the blocks of the pool.
+// Where a head's keys or values stand, read in pieces of 8 columns: rows of a matrix, or of the blocks of the pool.
 struct Rows {
   const bf16* data;
   std::int64_t stride;
-  const float *cos, *sin;  // [rows, dim / 2], or null
   __device__ uint4 piece(const KeyTile& tile, int key, std::int64_t head, int dim, int at) const {
-    const std::int64_t row = tile.first_row + key;
-    const bf16* const from = data + row * stride + head * dim;
-    const uint4 own = *reinterpret_cast<const uint4*>(from + at);
-    if (cos == nullptr) return own;
-    const int half = dim / 2, pair = at < half ? at : at - half;
-    uint4 first = own, second = *reinterpret_cast<const uint4*>(from + (at < half ? at + half : pair));
-    if (at >= half) first = second, second = own;
-    turn8(first, second, cos + row * half + pair, sin + row * half + pair);
-    return at < half ? first : second;
+    return *reinterpret_cast<const uint4*>(data + (tile.first_row + key) * stride + head * dim + at);
   }
 };
 struct PoolRows {
@@ -71,8 +61,7 @@ struct Operands {
   bf16* out;
   std::int64_t out_stride;
   float scale_log2;
-  int group;               // query heads of a kv head
-  const float *cos, *sin;  // [rows, dim / 2] by which queries are turned, or null
+  int group;  // query heads of a kv head
 };
 
 // kCausal: queries are (row, head of the group) pairs, and each sees its row's keys only.
@@ -135,13 +124,6 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
 #pragma unroll
         for (int i = 0; i < 2; ++i)
           queries[4 * step + 2 * i + half] = *reinterpret_cast<const std::uint32_t*>(from + step * 16 + i * 8);
-      if (kCausal || args.cos == nullptr) continue;
-      const std::int64_t angles =
-          (tile.first_row + min(query, tile.queries - 1)) * static_cast<std::int64_t>(kDim / 2) + lane % 4 * 2;
-#pragma unroll
-      for (int i = 0; i < kDim / 16; ++i)  // 8 columns of the first half, and their partners
-        turn2(queries[2 * i + half], queries[2 * (i + kDim / 16) + half], args.cos + angles + i * 8,
-              args.sin + angles + i * 8);
     }
 
     const std::uint64_t tiles_at = slab_descriptor(slots, kKeySlab);
@@ -272,7 +254,7 @@ bool aligned_rows(const CudaView& v) { return v.stride % 8 == 0 && reinterpret_c
 // `heads`: of keys, each with `group` heads of queries.
 template <int kDim, bool kCausal, class From>
 cudaError_t attend(CudaView q, const From& keys, const From& values, std::int64_t heads, std::int64_t group,
-                   const float* cos, const float* sin, float scale, const WideTiles& tiles, void* packed, CudaView out,
+                   float scale, const WideTiles& tiles, void* packed, CudaView out,
                    cudaStream_t s) {
   if (tiles.count == 0) return cudaSuccess;
   const dim3 pieces(static_cast<unsigned>(tiles.key_count), static_cast<unsigned>(heads), 2);
@@ -289,9 +271,7 @@ cudaError_t attend(CudaView q, const From& keys, const From& values, std::int64_
                       .out = static_cast<bf16*>(out.data),
                       .out_stride = out.stride,
                       .scale_log2 = scale * kLog2E,
-                      .group = static_cast<int>(group),
-                      .cos = cos,
-                      .sin = sin};
+                      .group = static_cast<int>(group)};
   return launch_early(kernel, dim3(static_cast<unsigned>(tiles.count), static_cast<unsigned>(heads)),
                       (kGroups + 1) * kWarpgroup, kShared, s, args, tiles.queries);
 }
@@ -306,12 +286,10 @@ bool can_attend_wide_paged_cuda(CudaView q, CudaView out, std::int64_t heads) {
   return q.cols == heads * 128 && aligned_rows(q) && aligned_rows(out);
 }
 
-cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, const float* cos,
-                                const float* sin, float scale, const WideTiles& tiles, void* packed, CudaView out,
-                                cudaStream_t s) {
-  const Rows keys{static_cast<const bf16*>(k.data), k.stride, cos, sin};
-  const Rows values{static_cast<const bf16*>(v.data), v.stride, nullptr, nullptr};
-  return attend<80, false>(q, keys, values, heads, 1, cos, sin, scale, tiles, packed, out, s);
+cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale,
+                                const WideTiles& tiles, void* packed, CudaView out, cudaStream_t s) {
+  const Rows keys{static_cast<const bf16*>(k.data), k.stride}, values{static_cast<const bf16*>(v.data), v.stride};
+  return attend<80, false>(q, keys, values, heads, 1, scale, tiles, packed, out, s);
 }
 
 cudaError_t wide_paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
@@ -319,7 +297,7 @@ cudaError_t wide_paged_attention_cuda(CudaView q, std::int64_t heads, std::int64
                                       void* packed, CudaView out, cudaStream_t s) {
   const auto* const data = static_cast<const bf16*>(pool.data);
   const PoolRows keys{data, pool, tables}, values{data + pool.value_offset, pool, tables};
-  return attend<128, true>(q, keys, values, kv_heads, heads / kv_heads, nullptr, nullptr, scale, tiles, packed, out, s);
+  return attend<128, true>(q, keys, values, kv_heads, heads / kv_heads, scale, tiles, packed, out, s);
 }
 
 }  // namespace chiasm

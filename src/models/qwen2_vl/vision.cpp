@@ -53,13 +53,13 @@ class Qwen2VlVision final : public VisionModel {
   Result<Matrix> encode(ConstMatrixView pixel_values, std::span<const Grid> grids, const Probe& probe) const override {
     RETURN_IF_ERROR(check_input(pixel_values, grids));
     const std::int64_t patches = pixel_values.rows;
-    ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(patches, grids));
-    ASSIGN_OR_RETURN(const auto segments, ops_.make_segments(cu_seqlens(grids)));
     ASSIGN_OR_RETURN(Buffer x, ops_.allocate(patches, config_.embed_dim));
-    {
+    {  // first, so that a device has them while the rest is made
       ASSIGN_OR_RETURN(const Ops::Operand values, ops_.bring(pixel_values));
       ops_.matmul(values.view, *patch_embed_, {.steady = true}, x.view());
     }
+    ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(patches, grids));
+    ASSIGN_OR_RETURN(const auto segments, ops_.make_segments(cu_seqlens(grids)));
     RETURN_IF_ERROR(show_stage(ops_, probe, "patch_embed", x.view()));
     {
       ASSIGN_OR_RETURN(Scratch scratch, make_scratch(patches));
@@ -186,10 +186,13 @@ class Qwen2VlVision final : public VisionModel {
     in_pieces(x.rows, piece(), [&](std::int64_t begin, std::int64_t count) {
       const View normed = scratch.normed.view().row_range(0, count);
       ops_.layer_norm(x.row_range(begin, count), block.norm1.weight.f32(), block.norm1.bias.f32(), kNormEps, normed);
-      ops_.matmul(normed, *block.qkv, {.steady = true}, qkv.row_range(begin, count));
+      const RopeTable angles{rotary.cos.row_range(begin, count), rotary.sin.row_range(begin, count)};
+      ops_.rope_matmul(normed, *block.qkv, {.steady = true}, config_.num_heads, angles, qkv.row_range(begin, count));
     });
+    const std::int64_t width = config_.embed_dim;
     const float scale = 1 / std::sqrt(static_cast<float>(config_.head_dim()));
-    ops_.segment_attention(qkv, config_.num_heads, rotary, scale, segments, attended);
+    ops_.attention(qkv.col_range(0, width), qkv.col_range(width, width), qkv.col_range(2 * width, width),
+                   config_.num_heads, scale, segments, attended);
     ops_.matmul(attended, *block.proj, {.add_to_out = true, .steady = true}, x);
   }
 
@@ -211,6 +214,8 @@ class Qwen2VlVision final : public VisionModel {
     const std::int64_t most = std::min(rows, std::max<std::int64_t>(1, piece() / unit));
     const DType dtype = ops_.activations();
     ASSIGN_OR_RETURN(Matrix features, Matrix::create(rows, config_.hidden_size));
+    // The system gives pages when they are first touched: now, while a device still computes.
+    std::fill_n(features.data(), features.size(), 0.0F);
     ASSIGN_OR_RETURN(Buffer normed, ops_.allocate(most * unit, config_.embed_dim, dtype));
     ASSIGN_OR_RETURN(Buffer hidden, ops_.allocate(most, merged, dtype));
     ASSIGN_OR_RETURN(Buffer out, ops_.allocate(most, config_.hidden_size));

@@ -1,0 +1,386 @@
+// out [m, n] = x [m, k] weight [n, k]^T by wgmma, from tiles that the copy engine brings.
+//
+// A block has 128 rows of out and kColumns columns of it at a time, and goes on to its next such tile (a persistent
+// grid). Its first warpgroup asks for operands ahead, the two others multiply: either together, 64 rows each, or in
+// turn, a tile each, so that one's way out (bias, activation, stores) runs beside the other's products. Two blocks are
+// a cluster, which has two tiles beside each other: what both need is read once and written to both.
+#include <algorithm>
+
+#include "kernels/tensor_map_cuda.h"
+#include "kernels/tensor_tiles_cuda.cuh"
+#include "kernels/wide_matmul_cuda.h"
+
+namespace chiasm {
+namespace {
+
+constexpr int kRows = 128, kDepth = 64;  // of a tile; k of one stage
+constexpr int kCluster = 2;
+constexpr int kMostShared = 227 * 1024;
+
+// On their way out, 64 rows of 160 bytes (80 BF16 or 40 F32 columns; lanes meet in few banks) are in shared memory, two
+// such boxes for each warpgroup in turn.
+constexpr int kBoxRows = 64, kBoxRow = 160, kBoxBytes = kBoxRows * kBoxRow, kBoxes = 2;
+constexpr int kAllBoxes = 2 * kBoxes * kBoxBytes;
+
+enum class Pair { kBelow, kBeside };  // how the tiles of a cluster lie: below each other, beside each other
+
+template <int Columns, bool InTurn, Pair Lies>
+struct Shape {
+  static constexpr int kColumns = Columns;
+  static constexpr bool kInTurn = InTurn;
+  static constexpr Pair kLies = Lies;
+  static constexpr int kParts = InTurn ? 2 : 1;  // of 64 rows, that a warpgroup has of a tile
+  static constexpr int kXBox = Lies == Pair::kBeside ? kRows / 2 : kRows;
+  static constexpr int kWeightBox = Lies == Pair::kBelow ? Columns / 2 : Columns;
+  static constexpr int kXBytes = kRows * kTileRowBytes, kStageBytes = kXBytes + Columns * kTileRowBytes;
+  static constexpr int kStages = std::min(8, (kMostShared - 2048 - kAllBoxes) / kStageBytes);
+  static constexpr int kShared = kStages * kStageBytes + kAllBoxes + 1024;  // the tiles begin at a multiple of 1024
+  static_assert(Columns % 80 == 0 && kWeightBox % 8 == 0 && kStages >= 3);
+};
+
+struct Task {
+  const float* bias;
+  const float *cos, *sin;
+  int m, n, k, turned;
+  bool add;
+};
+
+// What is between sums and out. One kernel each: code that is passed through once a tile has to be short.
+enum class Way { kBf16, kQuickGelu, kGelu, kTurned, kF32 };
+
+// Which tile a block of a cluster has in which of its turns: kTogether rows of tiles, column after column, then the next
+// rows, so that what clusters need at the same time is little enough for L2.
+template <class S>
+struct Tiles {
+  static constexpr int kTogether = 8;
+  int row_tiles, column_tiles, count;  // of clusters
+  __device__ Tiles(int m, int n) {
+    row_tiles = (m + kRows - 1) / kRows, column_tiles = (n + S::kColumns - 1) / S::kColumns;
+    (S::kLies == Pair::kBelow ? row_tiles : column_tiles) = ((S::kLies == Pair::kBelow ? row_tiles : column_tiles) + 1) / 2;
+    count = row_tiles * column_tiles;
+  }
+  // Where the tile of the block of this rank begins.
+  __device__ int2 first(int tile, int rank) const {
+    const int before = tile / (kTogether * column_tiles) * kTogether, rows = min(kTogether, row_tiles - before);
+    const int within = tile - before * column_tiles, row = before + within % rows, column = within / rows;
+    return make_int2((S::kLies == Pair::kBelow ? row * 2 + rank : row) * kRows,
+                     (S::kLies == Pair::kBeside ? column * 2 + rank : column) * S::kColumns);
+  }
+};
+
+__device__ inline float quick_gelu(float x) { return __fdividef(x, 1.0F + __expf(-1.702F * x)); }
+
+__device__ inline void store_shared(std::uint32_t to, std::uint32_t x) {
+  asm volatile("st.shared.b32 [%0], %1;\n" ::"r"(to), "r"(x) : "memory");
+}
+__device__ inline void store_shared(std::uint32_t to, float x, float y) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(to), "f"(x), "f"(y) : "memory");
+}
+
+// The way out of 64 rows of a tile for one warpgroup: through boxes, from where the copy engine stores them or adds them
+// to what is there.
+template <Way way, int kColumns>
+struct WayOut {
+  static constexpr int kSize = way == Way::kF32 ? 4 : 2, kBoxColumns = kBoxRow / kSize;
+  static_assert(kColumns % kBoxColumns == 0);
+
+  const CUtensorMap& map;
+  const Task& task;
+  std::uint32_t boxes;
+  int barrier;  // of this warpgroup
+  int next = 0;
+
+  // sums[n / 8 * 4 + half * 2 + i] is row lane / 4 + 8 half of its warp's 16, column n + lane % 4 * 2 + i.
+  __device__ void store(float (&sums)[kColumns / 2], int first_row, int first_column) {
+    const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp % 4;
+    const int row = warp * 16 + lane / 4, pair = lane % 4 * 2;
+    if (task.bias != nullptr) add_bias(sums, first_column, pair);
+    if constexpr (way == Way::kTurned) {
+      turn_heads<0>(sums, first_row + row, first_column, pair);
+      turn_heads<1>(sums, first_row + row + 8, first_column, pair);
+    }
+    const bool asks = threadIdx.x % kWarpgroup == 0;
+#pragma unroll
+    for (int box = 0; box < kColumns / kBoxColumns; ++box) {
+      const int column = first_column + box * kBoxColumns;
+      if (column >= task.n) break;
+      if (asks) bulk_wait_read<kBoxes - 1>();
+      turn_wait(barrier, kWarpgroup);
+      const std::uint32_t to = boxes + next * kBoxBytes, own = to + row * kBoxRow + pair * kSize;
+#pragma unroll
+      for (int block = 0; block < kBoxColumns / 8; ++block)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          float a = sums[4 * (box * (kBoxColumns / 8) + block) + 2 * half];
+          float b = sums[4 * (box * (kBoxColumns / 8) + block) + 2 * half + 1];
+          if constexpr (way == Way::kQuickGelu) a = quick_gelu(a), b = quick_gelu(b);
+          if constexpr (way == Way::kGelu) a = activate(a, 2), b = activate(b, 2);
+          const std::uint32_t at = own + half * 8 * kBoxRow + block * 8 * kSize;
+          if constexpr (way == Way::kF32)
+            store_shared(at, a, b);
+          else
+            store_shared(at, pack2(a, b));
+        }
+      fence_for_copies();
+      turn_wait(barrier, kWarpgroup);
+      if (asks) {
+        if (way == Way::kF32 && task.add)
+          add_box(map, column, first_row, to);
+        else
+          store_box(map, column, first_row, to);
+        bulk_commit();
+      }
+      next ^= 1;
+    }
+  }
+
+  // Before the block ends.
+  __device__ void finish() const { bulk_wait_read<0>(); }
+
+ private:
+  __device__ void add_bias(float (&sums)[kColumns / 2], int first_column, int pair) const {
+    constexpr int kBlocks = kColumns / 8, kAhead = 10;
+    const float* const from = task.bias + first_column + pair;
+#pragma unroll
+    for (int group = 0; group < kBlocks; group += kAhead) {
+      float2 bias[kAhead];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        bias[i] = make_float2(0, 0);
+        if (first_column + (group + i) * 8 < task.n)
+          bias[i] = *reinterpret_cast<const float2*>(from + (group + i) * 8);
+      }
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        float* const sum = sums + 4 * (group + i);
+        sum[0] += bias[i].x, sum[1] += bias[i].y, sum[2] += bias[i].x, sum[3] += bias[i].y;
+      }
+    }
+  }
+
+  template <int kHalf>
+  __device__ void turn_heads(float (&sums)[kColumns / 2], int row, int first_column, int pair) const {
+    constexpr int kHalfHead = kTurnedHead / 2, kBlocks = kHalfHead / 8;
+    if (first_column >= task.turned) return;
+    const std::int64_t angles = static_cast<std::int64_t>(min(row, task.m - 1)) * kHalfHead + pair;
+    const float *const all_cos = task.cos + angles, *const all_sin = task.sin + angles;
+    float2 cos[kBlocks], sin[kBlocks];
+#pragma unroll
+    for (int i = 0; i < kBlocks; ++i) {
+      cos[i] = *reinterpret_cast<const float2*>(all_cos + i * 8);
+      sin[i] = *reinterpret_cast<const float2*>(all_sin + i * 8);
+    }
+#pragma unroll
+    for (int head = 0; head < kColumns / kTurnedHead; ++head) {
+      if (first_column + head * kTurnedHead >= task.turned) break;
+#pragma unroll
+      for (int i = 0; i < kBlocks; ++i) {
+        const int first = 4 * (head * 2 * kBlocks + i) + 2 * kHalf, second = first + 4 * kBlocks;
+        turn(sums[first], sums[second], cos[i].x, sin[i].x);
+        turn(sums[first + 1], sums[second + 1], cos[i].y, sin[i].y);
+      }
+    }
+  }
+};
+
+template <class S, Way way>
+__global__ void __launch_bounds__(3 * kWarpgroup, 1)
+    wide_matmul_kernel(const __grid_constant__ CUtensorMap x, const __grid_constant__ CUtensorMap weight,
+                       const __grid_constant__ CUtensorMap out, const Task task) {
+  constexpr int kStages = S::kStages;
+  extern __shared__ unsigned char shared[];
+  __shared__ __align__(8) std::uint64_t barriers[2 * kStages];
+  const std::uint32_t stages = (shared_address(shared) + 1023) / 1024 * 1024;
+  const std::uint32_t full = shared_address(barriers), empty = full + 8 * kStages;
+  let_next_begin();
+  const int rank = rank_in_cluster();
+  if (threadIdx.x == 0) {
+    prefetch_map(x), prefetch_map(weight), prefetch_map(out);
+    for (int i = 0; i < kStages; ++i) {
+      barrier_init(full + 8 * i, 1);
+      barrier_init(empty + 8 * i, kCluster * 4 * (S::kInTurn ? 1 : 2));
+    }
+    fence_barrier_init();
+  }
+  cluster_meet();
+  const Tiles<S> tiles(task.m, task.n);
+  const int cluster = static_cast<int>(blockIdx.x) / kCluster, clusters = static_cast<int>(gridDim.x) / kCluster;
+  const int steps = (task.k + kDepth - 1) / kDepth;
+
+  if (threadIdx.x < kWarpgroup) {
+    give_registers<24>();
+    if (threadIdx.x == 0) {
+      constexpr std::uint16_t kBoth = 3;
+      const auto own = static_cast<std::uint16_t>(1 << rank);
+      int stage = 0, parity = 1;  // a stage's first user does not wait
+      bool waited = false;
+      for (int tile = cluster; tile < tiles.count; tile += clusters) {
+        const auto [row, column] = tiles.first(tile, rank);
+        for (int step = 0; step < steps; ++step) {
+          barrier_wait(empty + 8 * stage, parity);
+          const std::uint32_t to = stages + stage * S::kStageBytes, barrier = full + 8 * stage;
+          barrier_expect(barrier, S::kStageBytes);
+          if constexpr (S::kLies == Pair::kBelow) {
+            copy_box(to + S::kXBytes + rank * S::kWeightBox * kTileRowBytes, weight, step * kDepth,
+                     column + rank * S::kWeightBox, barrier, kBoth);
+          } else {
+            copy_box(to + S::kXBytes, weight, step * kDepth, column, barrier, own);
+          }
+          if (!waited) wait_for_previous();  // weights were there before
+          waited = true;
+          if constexpr (S::kLies == Pair::kBelow) {
+            copy_box(to, x, step * kDepth, row, barrier, own);
+          } else {
+            copy_box(to + rank * S::kXBox * kTileRowBytes, x, step * kDepth, row + rank * S::kXBox, barrier, kBoth);
+          }
+          if (++stage == kStages) stage = 0, parity ^= 1;
+        }
+      }
+    }
+  } else {
+    take_registers<240>();
+    wait_for_previous();
+    const int group = static_cast<int>(threadIdx.x) / kWarpgroup - 1, lane = static_cast<int>(threadIdx.x) % kWarp;
+    const int own_row = S::kInTurn ? 0 : group * 64 * S::kParts;
+    const auto release = [&](int stage) {
+      __syncwarp();
+      if (lane < kCluster) barrier_arrive_at(empty + 8 * stage, lane);
+    };
+    WayOut<way, S::kColumns> way_out{.map = out,
+                                     .task = task,
+                                     .boxes = stages + kStages * S::kStageBytes + group * kBoxes * kBoxBytes,
+                                     .barrier = 3 + group};
+    int stage = 0, parity = 0, turn_of = 0;
+    bool first = true;
+    for (int tile = cluster; tile < tiles.count; tile += clusters) {
+      if constexpr (S::kInTurn) {
+        const bool other = turn_of != group;
+        turn_of ^= 1;
+        if (other) {
+          const int next = stage + steps;
+          parity ^= next / kStages % 2, stage = next % kStages;
+          continue;
+        }
+        // One that waited for a stage ahead of the other group would take an earlier phase of its barrier for its own.
+        if (group == 1 || !first) turn_wait(1 + group, 2 * kWarpgroup);
+        first = false;
+      }
+      float sums[S::kParts][S::kColumns / 2];
+      int before = 0;
+      for (int step = 0; step < steps; ++step) {
+        barrier_wait(full + 8 * stage, parity);
+        const std::uint32_t x_tile = stages + stage * S::kStageBytes + own_row * kTileRowBytes;
+        const std::uint32_t weight_tile = stages + stage * S::kStageBytes + S::kXBytes;
+        wgmma_fence();
+#pragma unroll
+        for (int i = 0; i < kDepth / 16; ++i)
+#pragma unroll
+          for (int part = 0; part < S::kParts; ++part)
+            wgmma(sums[part], tile_descriptor(x_tile + part * 64 * kTileRowBytes, i), tile_descriptor(weight_tile, i),
+                  step + i != 0);
+        wgmma_commit();
+        if (step > 0) {
+          wgmma_wait<1>();
+          release(before);
+        }
+        before = stage;
+        if (++stage == kStages) stage = 0, parity ^= 1;
+      }
+      if (S::kInTurn && tile + clusters < tiles.count) turn_give(2 - group, 2 * kWarpgroup);
+      wgmma_wait<0>();
+      release(before);
+      const auto [row, column] = tiles.first(tile, rank);
+#pragma unroll
+      for (int part = 0; part < S::kParts; ++part) {
+        keep_in_place(sums[part]);
+        way_out.store(sums[part], row + own_row + part * 64, column);
+      }
+    }
+    if (threadIdx.x % kWarpgroup == 0) way_out.finish();
+  }
+  cluster_meet();  // the other block may still write here
+}
+
+using Plain = Shape<240, false, Pair::kBelow>;
+using InTurn = Shape<160, true, Pair::kBelow>;
+using Small = Shape<80, false, Pair::kBeside>;
+
+// In units of one column of a tile: what the busiest block does.
+template <class S>
+std::int64_t cost(std::int64_t m, std::int64_t n, int multiprocessors) {
+  constexpr std::int64_t kStart = 24;  // a tile's way out, where nothing runs beside it
+  std::int64_t rows = (m + kRows - 1) / kRows, columns = (n + S::kColumns - 1) / S::kColumns;
+  (S::kLies == Pair::kBelow ? rows : columns) = ((S::kLies == Pair::kBelow ? rows : columns) + 1) / 2;
+  const std::int64_t clusters = multiprocessors / kCluster, turns = (rows * columns + clusters - 1) / clusters;
+  return S::kInTurn ? turns * S::kColumns + 2 * kStart : turns * (S::kColumns + kStart);
+}
+
+template <class S, Way way>
+cudaError_t launch(const WideProduct& product, CudaView out, const Task& task, int multiprocessors, cudaStream_t s) {
+  CUtensorMap x, weight, to;
+  const CudaView weights{const_cast<void*>(product.weight), task.n, task.k, task.k, false};
+  cudaError_t error = make_tile_map(product.x, S::kXBox, x);
+  if (error == cudaSuccess) error = make_tile_map(weights, S::kWeightBox, weight);
+  if (error == cudaSuccess)
+    error = make_box_map(out, kBoxRows, WayOut<way, S::kColumns>::kBoxColumns, to);
+  const auto kernel = wide_matmul_kernel<S, way>;
+  if (error == cudaSuccess)
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
+  if (error != cudaSuccess) return error;
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributeClusterDimension;
+  attributes[1].val.clusterDim.x = kCluster, attributes[1].val.clusterDim.y = 1, attributes[1].val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = static_cast<unsigned>(multiprocessors / kCluster * kCluster);
+  config.blockDim = 3 * kWarpgroup;
+  config.dynamicSmemBytes = S::kShared;
+  config.stream = s;
+  config.attrs = attributes;
+  config.numAttrs = 2;
+  return cudaLaunchKernelEx(&config, kernel, x, weight, to, task);
+}
+
+template <Way way>
+cudaError_t launch_best(const WideProduct& product, CudaView out, const Task& task, int multiprocessors,
+                        cudaStream_t s) {
+  const std::int64_t plain = cost<Plain>(task.m, task.n, multiprocessors),
+                     in_turn = cost<InTurn>(task.m, task.n, multiprocessors),
+                     small = cost<Small>(task.m, task.n, multiprocessors);
+  if (in_turn <= plain && in_turn <= small) return launch<InTurn, way>(product, out, task, multiprocessors, s);
+  if (plain <= small) return launch<Plain, way>(product, out, task, multiprocessors, s);
+  return launch<Small, way>(product, out, task, multiprocessors, s);
+}
+
+}  // namespace
+
+bool can_multiply_wide_cuda(const WideProduct& product, CudaView out) {
+  const auto aligned = [](const void* p, std::int64_t stride, std::int64_t size) {
+    return reinterpret_cast<std::uintptr_t>(p) % 16 == 0 && stride * size % 16 == 0;
+  };
+  constexpr std::int64_t kMost = 1 << 30;
+  return product.x.rows > 0 && product.x.rows < kMost && out.cols < kMost && product.x.cols < kMost &&
+         product.x.cols % 8 == 0 && out.cols % 8 == 0 && aligned(product.x.data, product.x.stride, 2) &&
+         aligned(product.weight, 0, 2) && aligned(out.data, out.stride, out.f32 ? 4 : 2) &&
+         (out.f32 ? product.activation == 0 && product.turned == 0 : !product.add_to_out) &&
+         product.turned % kTurnedHead == 0;
+}
+
+cudaError_t wide_matmul_cuda(const WideProduct& product, CudaView out, int multiprocessors, cudaStream_t s) {
+  const Task task{.bias = product.bias,
+                  .cos = product.cos,
+                  .sin = product.sin,
+                  .m = static_cast<int>(product.x.rows),
+                  .n = static_cast<int>(out.cols),
+                  .k = static_cast<int>(product.x.cols),
+                  .turned = static_cast<int>(product.turned),
+                  .add = product.add_to_out};
+  if (out.f32) return launch_best<Way::kF32>(product, out, task, multiprocessors, s);
+  if (product.turned > 0) return launch_best<Way::kTurned>(product, out, task, multiprocessors, s);
+  if (product.activation == 1) return launch_best<Way::kQuickGelu>(product, out, task, multiprocessors, s);
+  if (product.activation == 2) return launch_best<Way::kGelu>(product, out, task, multiprocessors, s);
+  return launch_best<Way::kBf16>(product, out, task, multiprocessors, s);
+}
+
+}  // namespace chiasm

@@ -1,0 +1,29 @@
+// Products of many rows by own kernels (compute capability 9.0), with what comes behind the sums in them
+// (wide_matmul_cuda.cu). Used by ops_cuda.cpp only. Thread contract: pure functions.
+//
+// Every output is one chain of sums from k = 0 up, whatever the number of rows and the tiles that are chosen for it: a
+// row's bits do not depend on its companions.
+#pragma once
+
+#include "kernels/kernels_cuda.h"
+
+namespace chiasm {
+
+// Heads of this size can be turned on their way out.
+inline constexpr std::int64_t kTurnedHead = 80;
+
+struct WideProduct {
+  CudaView x;                    // [m, k] BF16
+  const void* weight = nullptr;  // [n, k] BF16
+  const float* bias = nullptr;   // [n], or null
+  int activation = 0;            // without add_to_out
+  bool add_to_out = false;       // out is F32
+  // Not null: of the first `turned` columns of out (BF16) every head of kTurnedHead is turned by cos and sin
+  // [m, kTurnedHead / 2].
+  const float *cos = nullptr, *sin = nullptr;
+  std::int64_t turned = 0;
+};
+bool can_multiply_wide_cuda(const WideProduct& product, CudaView out);
+cudaError_t wide_matmul_cuda(const WideProduct& product, CudaView out, int multiprocessors, cudaStream_t s);
+
+}  // namespace chiasm
