@@ -1,19 +1,18 @@
-# CUDA is optional: CHIASM_CUDA=AUTO takes it where nvcc and the header of cuBLASLt are found, ON demands it, OFF leaves
-# it. Nothing is downloaded. Programs link the runtime statically and load libcublasLt when a card is used, so that one
-# binary starts on machines without a driver; see docs/adr/0011-cuda.md.
+# CUDA is optional: CHIASM_CUDA=AUTO takes it where an nvcc of CUDA 13 is found, ON demands it, OFF leaves it. Nothing is downloaded.
+# Programs link the runtime statically and load libcublasLt when a card is used, so that one binary starts on machines
+# without a driver; see docs/adr/0011-cuda.md.
 set(CHIASM_CUDA AUTO CACHE STRING "build the kernels for NVIDIA cards: AUTO, ON or OFF")
-set(CHIASM_CUBLASLT_INCLUDE "" CACHE PATH "folder of cublasLt.h, where it does not stand beside the toolkit's headers")
 set(CHIASM_HAS_CUDA OFF)
 # Sanitizers and fuzzers watch the host's code: not beside a driver that maps memory as it likes.
 if(NOT CHIASM_CUDA STREQUAL "OFF" AND NOT CHIASM_SANITIZE AND NOT CHIASM_FUZZ)
   find_program(CHIASM_NVCC nvcc HINTS ENV CUDACXX ENV CUDA_PATH /usr/local/cuda PATH_SUFFIXES bin)
+  set(oldest_cuda 13.0)
   if(CHIASM_NVCC)
-    get_filename_component(cuda_root ${CHIASM_NVCC} DIRECTORY)
-    get_filename_component(cuda_root ${cuda_root} DIRECTORY)
-    find_path(CHIASM_CUBLASLT_H cublasLt.h HINTS ${CHIASM_CUBLASLT_INCLUDE} ${cuda_root}/include
-              ${cuda_root}/targets/x86_64-linux/include)
+    execute_process(COMMAND ${CHIASM_NVCC} --version OUTPUT_VARIABLE nvcc_version ERROR_QUIET)
+    string(REGEX MATCH "release ([0-9]+\\.[0-9]+)" nvcc_version "${nvcc_version}")
+    set(nvcc_version "${CMAKE_MATCH_1}")
   endif()
-  if(CHIASM_NVCC AND CHIASM_CUBLASLT_H)
+  if(CHIASM_NVCC AND nvcc_version VERSION_GREATER_EQUAL oldest_cuda)
     set(CMAKE_CUDA_COMPILER ${CHIASM_NVCC})
     set(CMAKE_CUDA_RUNTIME_LIBRARY Static)
     if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
@@ -29,10 +28,10 @@ if(NOT CHIASM_CUDA STREQUAL "OFF" AND NOT CHIASM_SANITIZE AND NOT CHIASM_FUZZ)
       set(CMAKE_CUDA_COMPILER_LAUNCHER ${CCACHE})
     endif()
     set(CHIASM_HAS_CUDA ON)
-    message(STATUS "CUDA: ${CHIASM_NVCC}, ${CHIASM_CUBLASLT_H}")
+    message(STATUS "CUDA: ${CHIASM_NVCC}")
   elseif(CHIASM_CUDA STREQUAL "ON")
-    message(FATAL_ERROR "CHIASM_CUDA=ON: nvcc ('${CHIASM_NVCC}') and cublasLt.h ('${CHIASM_CUBLASLT_H}') are needed")
+    message(FATAL_ERROR "CHIASM_CUDA=ON: nvcc ${oldest_cuda} or later is needed, found: '${CHIASM_NVCC}' ${nvcc_version} (CUDACXX or CUDA_PATH say where it is)")
   else()
-    message(STATUS "CUDA: not built (nvcc: ${CHIASM_NVCC}, cublasLt.h: ${CHIASM_CUBLASLT_H})")
+    message(STATUS "CUDA: not built, nvcc ${oldest_cuda} or later was not found")
   endif()
 endif()

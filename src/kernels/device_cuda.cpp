@@ -186,6 +186,7 @@ Status CudaDevice::receive(const std::byte* from, std::span<std::byte> to) const
       const std::uint64_t at = static_cast<std::uint64_t>(p) * kPart, count = std::min(kPart, count_of(i) - at);
       std::memcpy(to.data() + i * kPiece + at, pieces_[i % kPieces].data + at, count);
     });
+    if (i + kPieces < pieces) begin(i + kPieces);
   }
   return status();
 }

@@ -212,7 +212,7 @@ void append_key_tiles(std::int32_t first_row, std::int32_t keys, std::vector<Key
 
 // A step's lists on their way to the card.
 struct StepLists {
-  std::vector<std::int32_t> slots, tables, counters;
+  std::vector<std::int32_t> slots, tables, counters, ids, positions, axis, frequency;
   std::vector<QueryTile> tiles;
   std::vector<KeyTile> key_tiles;
   std::vector<DecodeRow> decode;
@@ -222,6 +222,10 @@ struct StepLists {
   std::vector<std::int32_t> joined(StepOffsets& at) const {
     std::vector<std::int32_t> out;
     append(out, slots);
+    at.ids = append(out, ids);
+    at.positions = append(out, positions);
+    at.axis = append(out, axis);
+    at.frequency = append(out, frequency);
     at.tiles = append(out, tiles);
     at.key_tiles = append(out, key_tiles);
     at.decode = append(out, decode);
@@ -231,8 +235,14 @@ struct StepLists {
   }
 };
 
-StepLists lists_of(std::span<const SequenceRows> sequences, std::int64_t heads, const KvShape& shape) {
+StepLists lists_of(std::span<const SequenceRows> sequences, const StepTokens& tokens, std::int64_t heads,
+                   const KvShape& shape) {
   StepLists out;
+  out.ids.assign(tokens.ids.begin(), tokens.ids.end());
+  for (const auto& positions : tokens.angles.positions)
+    out.positions.insert(out.positions.end(), positions.begin(), positions.end());
+  out.axis.assign(tokens.angles.axis.begin(), tokens.angles.axis.end());
+  for (const float frequency : tokens.angles.frequency) out.frequency.push_back(std::bit_cast<std::int32_t>(frequency));
   const bool can_decode = can_decode_cuda(heads, shape.kv_heads, shape.head_dim);
   const auto group = static_cast<std::int32_t>(heads / shape.kv_heads);
   std::int32_t row = 0;
@@ -275,15 +285,16 @@ StepLists lists_of(std::span<const SequenceRows> sequences, std::int64_t heads, 
 Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& device,
                                                            std::span<const SequenceRows> sequences, std::int64_t heads,
                                                            const KvShape& shape) {
-  return make(device, sequences, heads, shape, 0, 0);
+  return make(device, sequences, {}, heads, shape, 0, 0);
 }
 
 Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& device,
-                                                           std::span<const SequenceRows> sequences, std::int64_t heads,
+                                                           std::span<const SequenceRows> sequences,
+                                                           const StepTokens& tokens, std::int64_t heads,
                                                            const KvShape& shape, std::int64_t splits,
                                                            std::int64_t table_room) {
   std::unique_ptr<CudaStepRows> out(new CudaStepRows(sequences));
-  const StepLists lists = lists_of(sequences, heads, shape);
+  const StepLists lists = lists_of(sequences, tokens, heads, shape);
   std::vector<std::int32_t> all = lists.joined(out->at_);
   out->tile_count_ = static_cast<std::int64_t>(lists.tiles.size());
   out->key_tile_count_ = static_cast<std::int64_t>(lists.key_tiles.size());
@@ -294,12 +305,16 @@ Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& dev
   ASSIGN_OR_RETURN(out->ints_, CudaInts::send(device, all));
   ASSIGN_OR_RETURN(out->partial_,
                    device.allocate(out->decode_count_ * heads * out->splits_, shape.head_dim + 2, DType::kF32));
+  if (!tokens.ids.empty()) {
+    ASSIGN_OR_RETURN(out->best_, device.allocate(1, 2 * argmax_scratch(out->rows()) + out->rows(), DType::kF32));
+  }
   return std::unique_ptr<const StepRows>(std::move(out));
 }
 
-Result<bool> CudaStepRows::renew(const CudaDevice& device, std::span<const SequenceRows> sequences, std::int64_t heads,
-                                 const KvShape& shape, std::unique_ptr<const StepRows>& step) {
-  const StepLists lists = lists_of(sequences, heads, shape);
+Result<bool> CudaStepRows::renew(const CudaDevice& device, std::span<const SequenceRows> sequences,
+                                 const StepTokens& tokens, std::int64_t heads, const KvShape& shape,
+                                 std::unique_ptr<const StepRows>& step) {
+  const StepLists lists = lists_of(sequences, tokens, heads, shape);
   if (const auto* old = static_cast<const CudaStepRows*>(step.get())) {
     StepOffsets at;
     const std::vector<std::int32_t> all = lists.joined(at);
@@ -311,7 +326,7 @@ Result<bool> CudaStepRows::renew(const CudaDevice& device, std::span<const Seque
   }
   // Room for more than there is, so that this is seldom: but blocks of ranges that are not there cost time in each
   // step.
-  ASSIGN_OR_RETURN(step, make(device, sequences, heads, shape, lists.splits + kSpareSplits,
+  ASSIGN_OR_RETURN(step, make(device, sequences, tokens, heads, shape, lists.splits + kSpareSplits,
                               2 * static_cast<std::int64_t>(lists.tables.size()) + 32));
   return false;
 }

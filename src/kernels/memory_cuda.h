@@ -90,6 +90,7 @@ class CudaInts {
 
 // Where the lists of a step begin among its integers.
 struct StepOffsets {
+  std::int64_t ids = 0, positions = 0, axis = 0, frequency = 0;
   std::int64_t tiles = 0, key_tiles = 0, decode = 0, counters = 0, tables = 0;
   bool operator==(const StepOffsets&) const = default;
 };
@@ -99,10 +100,20 @@ class CudaStepRows final : public StepRows {
   static Result<std::unique_ptr<const StepRows>> make(const CudaDevice& device, std::span<const SequenceRows> sequences,
                                                       std::int64_t heads, const KvShape& shape);
   // In the place of what `step` holds, where it has room and the same number of rows; true if it was.
-  static Result<bool> renew(const CudaDevice& device, std::span<const SequenceRows> sequences, std::int64_t heads,
-                            const KvShape& shape, std::unique_ptr<const StepRows>& step);
+  static Result<bool> renew(const CudaDevice& device, std::span<const SequenceRows> sequences, const StepTokens& tokens,
+                            std::int64_t heads, const KvShape& shape, std::unique_ptr<const StepRows>& step);
   const std::int32_t* slots() const { return ints_.at(0); }
   const std::int32_t* tables() const { return ints_.at(at_.tables); }
+  // Of the tokens that renew() was given: a row a sequence.
+  std::int64_t rows() const { return static_cast<std::int64_t>(sequences().size()); }
+  const std::int32_t* ids() const { return ints_.at(at_.ids); }
+  const std::int32_t* positions() const { return ints_.at(at_.positions); }
+  const std::int32_t* axis() const { return ints_.at(at_.axis); }
+  const float* frequency() const { return reinterpret_cast<const float*>(ints_.at(at_.frequency)); }
+  std::int64_t pairs() const { return at_.frequency - at_.axis; }
+  // Room for argmax_cuda().
+  std::int32_t* best() const { return reinterpret_cast<std::int32_t*>(best_scratch() + 2 * argmax_scratch(rows())); }
+  float* best_scratch() const { return reinterpret_cast<float*>(const_cast<std::byte*>(best_.view().data)); }
   WideTiles tiles() const {  // of the sequences that do not decode
     return {.queries = reinterpret_cast<const QueryTile*>(ints_.at(at_.tiles)),
             .count = tile_count_,
@@ -122,10 +133,11 @@ class CudaStepRows final : public StepRows {
  private:
   explicit CudaStepRows(std::span<const SequenceRows> sequences) : StepRows(sequences) {}
   static Result<std::unique_ptr<const StepRows>> make(const CudaDevice& device, std::span<const SequenceRows> sequences,
-                                                      std::int64_t heads, const KvShape& shape, std::int64_t splits,
+                                                      const StepTokens& tokens, std::int64_t heads,
+                                                      const KvShape& shape, std::int64_t splits,
                                                       std::int64_t table_room);
   CudaInts ints_;
-  Buffer partial_;
+  Buffer partial_, best_;
   StepOffsets at_;
   std::int64_t tile_count_ = 0, key_tile_count_ = 0, decode_count_ = 0, splits_ = 0, room_ = 0;
 };

@@ -35,10 +35,15 @@ Result<std::unique_ptr<const StepRows>> Ops::make_step(std::span<const SequenceR
   return std::make_unique<const StepRows>(sequences);
 }
 
-Result<bool> Ops::renew_step(std::span<const SequenceRows> sequences, std::int64_t heads, const KvShape& shape,
-                             std::unique_ptr<const StepRows>& step) const {
-  ASSIGN_OR_RETURN(step, make_step(sequences, heads, shape));
-  return false;
+Result<bool> Ops::renew_step(std::span<const SequenceRows>, const StepTokens&, std::int64_t, const KvShape&,
+                             std::unique_ptr<const StepRows>&) const {
+  return fail(Code::kUnimplemented, "{} does not record", name());
+}
+
+void Ops::begin_step(const StepRows&, const Weight&, View, View, View) const { CHECK(false); }
+void Ops::end_step(ConstView, const StepRows&) const { CHECK(false); }
+Status Ops::likeliest(const StepRows&, std::span<std::int32_t>) const {
+  return fail(Code::kUnimplemented, "{} does not record", name());
 }
 
 Result<std::unique_ptr<const Weight>> Ops::prepare_split(std::span<const TensorView> weights,

@@ -120,6 +120,12 @@ struct SequenceRows {
   std::int64_t count = 0;
 };
 
+// What the rows of a step are besides their place: ids of tokens, and the angles that queries and keys turn by.
+struct StepTokens {
+  std::span<const std::int32_t> ids;
+  RopeAngles angles;
+};
+
 // The rows of one step, in the form that an Ops' kernels want: made once a step, used in every layer. The block tables
 // must live as long.
 class StepRows {
@@ -241,10 +247,11 @@ class Ops {
   // For a pool of this shape and queries of `heads` heads.
   virtual Result<std::unique_ptr<const StepRows>> make_step(std::span<const SequenceRows> sequences, std::int64_t heads,
                                                             const KvShape& shape) const;
-  // The same for sequences of one row each, in the place of what `step` holds (nothing at first). True where recordings
-  // of operations with the old one hold for the new one.
-  virtual Result<bool> renew_step(std::span<const SequenceRows> sequences, std::int64_t heads, const KvShape& shape,
-                                  std::unique_ptr<const StepRows>& step) const;
+  // The same for sequences of one row each and their tokens, in the place of what `step` holds (nothing at first). True
+  // where recordings of operations with the old one hold for the new one. Only where the Ops records, as the next
+  // three.
+  virtual Result<bool> renew_step(std::span<const SequenceRows> sequences, const StepTokens& tokens, std::int64_t heads,
+                                  const KvShape& shape, std::unique_ptr<const StepRows>& step) const;
   virtual Result<std::unique_ptr<const Segments>> make_segments(std::span<const std::int64_t> cu_seqlens) const;
 
   // --- recordings: many small operations at the price of one
@@ -253,6 +260,12 @@ class Ops {
   // else may use the Ops meanwhile. The views must stay as long as it is replayed.
   virtual Result<std::unique_ptr<const Recording>> record(const std::function<void()>& body) const;
   virtual void replay(const Recording& recording) const;
+  // What a recorded step begins with: embed of its tokens' ids to x [T, K], their angles to cos and sin [T, pairs].
+  virtual void begin_step(const StepRows& step, const Weight& table, View x, View cos, View sin) const;
+  // What it ends with, argmax of its logits [T, N], and once it was replayed, what they were. end_step waits for
+  // nothing.
+  virtual void end_step(ConstView logits, const StepRows& step) const;
+  virtual Status likeliest(const StepRows& step, std::span<std::int32_t> out) const;
 
   // --- products
   // out [M, N] = activation(x [M, K] * weight^T + bias), or added to out.

@@ -136,9 +136,12 @@ class CudaOps final : public Ops {
                                                     const KvShape& shape) const override {
     return CudaStepRows::make(*device_, sequences, heads, shape);
   }
-  Result<bool> renew_step(std::span<const SequenceRows> sequences, std::int64_t heads, const KvShape& shape,
-                          std::unique_ptr<const StepRows>& step) const override {
-    return CudaStepRows::renew(*device_, sequences, heads, shape, step);
+  Result<bool> renew_step(std::span<const SequenceRows> sequences, const StepTokens& tokens, std::int64_t heads,
+                          const KvShape& shape, std::unique_ptr<const StepRows>& step) const override {
+    CHECK(tokens.ids.size() == sequences.size());
+    check_rope_angles(tokens.angles, static_cast<std::int64_t>(sequences.size()),
+                      static_cast<std::int64_t>(tokens.angles.axis.size()));
+    return CudaStepRows::renew(*device_, sequences, tokens, heads, shape, step);
   }
   Result<std::unique_ptr<const Segments>> make_segments(std::span<const std::int64_t> cu_seqlens) const override {
     return CudaSegments::make(*device_, cu_seqlens);
@@ -150,6 +153,28 @@ class CudaOps final : public Ops {
   }
   void replay(const Recording& recording) const override {
     check(cudaGraphLaunch(static_cast<const CudaGraph&>(recording).get(), stream()), "replaying a recording");
+  }
+
+  void begin_step(const StepRows& step, const Weight& table, View x, View cos, View sin) const override {
+    const auto& lists = static_cast<const CudaStepRows&>(step);
+    const auto& w = static_cast<const CudaWeight&>(table);
+    CHECK(x.rows == lists.rows() && x.cols == w.in_features() && same_shape(cos, sin) && cos.rows == x.rows);
+    CHECK(cos.stride == cos.cols && sin.stride == sin.cols && lists.pairs() == cos.cols);
+    check(w.quantised() ? dequantise_cuda(w.matrix(), 0, lists.ids(), cuda_view(x), stream())
+                        : copy_rows_cuda(cuda_view(w.values()), lists.ids(), cuda_view(x), stream()),
+          "embed");
+    check(rope_table_cuda(lists.positions(), lists.axis(), lists.frequency(), cuda_view(cos), cuda_view(sin), stream()),
+          "rope_table");
+  }
+  void end_step(ConstView logits, const StepRows& step) const override {
+    const auto& lists = static_cast<const CudaStepRows&>(step);
+    CHECK(logits.dtype == DType::kF32 && logits.rows == lists.rows());
+    check(argmax_cuda(cuda_view(logits), lists.best_scratch(), lists.best(), stream()), "argmax");
+  }
+  Status likeliest(const StepRows& step, std::span<std::int32_t> out) const override {
+    const auto& lists = static_cast<const CudaStepRows&>(step);
+    CHECK(static_cast<std::int64_t>(out.size()) == lists.rows());
+    return device_->receive(reinterpret_cast<const std::byte*>(lists.best()), std::as_writable_bytes(out));
   }
 
   void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {

@@ -204,15 +204,15 @@ class GroupOps final : public Ops {
   }
 
   // Nothing is left of a step that one of them could not renew: recordings with it hold for nobody.
-  Result<bool> renew_step(std::span<const SequenceRows> sequences, std::int64_t heads, const KvShape& shape,
-                          std::unique_ptr<const StepRows>& step) const override {
+  Result<bool> renew_step(std::span<const SequenceRows> sequences, const StepTokens& tokens, std::int64_t heads,
+                          const KvShape& shape, std::unique_ptr<const StepRows>& step) const override {
     auto next = std::make_unique<GroupStep>(sequences);
     next->parts.resize(members_.size());
     if (step != nullptr) next->parts = std::move(const_cast<GroupStep&>(static_cast<const GroupStep&>(*step)).parts);
     step.reset();
     bool hold = true;
     for (std::size_t i = 0; i < members_.size(); ++i) {
-      ASSIGN_OR_RETURN(const bool holds, members_[i]->renew_step(sequences, heads, shape, next->parts[i]));
+      ASSIGN_OR_RETURN(const bool holds, members_[i]->renew_step(sequences, tokens, heads, shape, next->parts[i]));
       hold &= holds;
     }
     step = std::move(next);
@@ -243,6 +243,20 @@ class GroupOps final : public Ops {
   void replay(const Recording& recording) const override {
     const auto& parts = static_cast<const GroupRecording&>(recording).parts;
     each([&](const Ops& ops, std::size_t i) { ops.replay(*parts[i]); });
+  }
+
+  void begin_step(const StepRows& step, const Weight& table, View x, View cos, View sin) const override {
+    const auto& parts = static_cast<const GroupStep&>(step).parts;
+    const auto& w = static_cast<const GroupWeight&>(table);
+    CHECK(w.kind() == Split::Kind::kNone);
+    each(
+        [&](const Ops& ops, std::size_t i) { ops.begin_step(*parts[i], w.part(i), at(x, i), at(cos, i), at(sin, i)); });
+  }
+  void end_step(ConstView logits, const StepRows& step) const override {
+    members_[0]->end_step(logits, *static_cast<const GroupStep&>(step).parts[0]);
+  }
+  Status likeliest(const StepRows& step, std::span<std::int32_t> out) const override {
+    return after_all(members_[0]->likeliest(*static_cast<const GroupStep&>(step).parts[0], out));
   }
 
   // --- products

@@ -263,7 +263,7 @@ class RenewingOps final : public IdleOps {
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape&) const override {
     return fail(Code::kUnimplemented, "no pools");
   }
-  Result<bool> renew_step(std::span<const SequenceRows> sequences, std::int64_t, const KvShape&,
+  Result<bool> renew_step(std::span<const SequenceRows> sequences, const StepTokens&, std::int64_t, const KvShape&,
                           std::unique_ptr<const StepRows>& step) const override {
     if (short_of_memory_) return fail(Code::kResourceExhausted, "no memory");
     if (step != nullptr) return true;
@@ -285,13 +285,13 @@ TEST(OpsGroup, AStepThatOneCouldNotRenewIsRecordedAnew) {
   members.push_back(std::make_unique<RenewingOps>(short_of_memory));
   const auto group = make_group_ops(std::move(members), make_host_collective(), threads);
   std::unique_ptr<const StepRows> step;
-  EXPECT_EQ(group->renew_step({}, 1, {}, step).value(), false);
-  EXPECT_EQ(group->renew_step({}, 1, {}, step).value(), true);
+  EXPECT_EQ(group->renew_step({}, {}, 1, {}, step).value(), false);
+  EXPECT_EQ(group->renew_step({}, {}, 1, {}, step).value(), true);
   short_of_memory = true;
-  EXPECT_FALSE(group->renew_step({}, 1, {}, step));
+  EXPECT_FALSE(group->renew_step({}, {}, 1, {}, step));
   short_of_memory = false;
-  EXPECT_EQ(group->renew_step({}, 1, {}, step).value(), false);
-  EXPECT_EQ(group->renew_step({}, 1, {}, step).value(), true);
+  EXPECT_EQ(group->renew_step({}, {}, 1, {}, step).value(), false);
+  EXPECT_EQ(group->renew_step({}, {}, 1, {}, step).value(), true);
 }
 
 TEST(Shares, AreEvenOrEndInLess) {

@@ -289,6 +289,8 @@ __global__ void rope_kernel(T* x, std::int64_t rows, std::int64_t stride, int he
 
 __global__ void rope_table_kernel(const std::int32_t* positions, const std::int32_t* axis, const float* frequency,
                                   std::int64_t rows, int pairs, float* cos, float* sin) {
+  let_next_begin();
+  wait_for_previous();
   const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (i >= rows * pairs) return;
   const std::int64_t row = i / pairs;
@@ -346,6 +348,8 @@ __device__ Best block_best(Best mine) {
 
 __global__ void argmax_part_kernel(const float* x, std::int64_t stride, int cols, float* values,
                                    std::int32_t* indices) {
+  let_next_begin();
+  wait_for_previous();
   const float* row = x + blockIdx.y * stride;
   const int part = (cols + kArgmaxParts - 1) / kArgmaxParts;
   const int begin = static_cast<int>(blockIdx.x) * part, end = min(cols, begin + part);
@@ -359,6 +363,8 @@ __global__ void argmax_part_kernel(const float* x, std::int64_t stride, int cols
 }
 
 __global__ void argmax_join_kernel(const float* values, const std::int32_t* indices, std::int32_t* out) {
+  let_next_begin();
+  wait_for_previous();
   const int i = static_cast<int>(blockIdx.x) * kArgmaxParts + static_cast<int>(threadIdx.x);
   const Best best = block_best({values[i], indices[i]});
   if (threadIdx.x == 0) out[blockIdx.x] = best.index;
@@ -434,9 +440,8 @@ cudaError_t rope_cuda(CudaView x, std::int64_t heads, CudaView cos, CudaView sin
 cudaError_t rope_table_cuda(const std::int32_t* positions, const std::int32_t* axis, const float* frequency,
                             CudaView cos, CudaView sin, cudaStream_t s) {
   if (cos.rows * cos.cols == 0) return cudaSuccess;
-  rope_table_kernel<<<blocks_for(cos.rows * cos.cols), kThreads, 0, s>>>(
-      positions, axis, frequency, cos.rows, static_cast<int>(cos.cols), at<float>(cos), at<float>(sin));
-  return cudaGetLastError();
+  return launch_early(rope_table_kernel, blocks_for(cos.rows * cos.cols), kThreads, 0, s, positions, axis, frequency,
+                      cos.rows, static_cast<int>(cos.cols), at<float>(cos), at<float>(sin));
 }
 
 cudaError_t copy_rows_cuda(CudaView from, const std::int32_t* rows, CudaView out, cudaStream_t s) {
@@ -459,10 +464,10 @@ cudaError_t argmax_cuda(CudaView x, float* scratch, std::int32_t* out, cudaStrea
   if (x.rows == 0) return cudaSuccess;
   auto* indices = reinterpret_cast<std::int32_t*>(scratch + argmax_scratch(x.rows));
   const dim3 grid(kArgmaxParts, static_cast<unsigned>(x.rows));
-  argmax_part_kernel<<<grid, kArgmaxThreads, 0, s>>>(at<float>(x), x.stride, static_cast<int>(x.cols), scratch,
-                                                     indices);
-  argmax_join_kernel<<<static_cast<unsigned>(x.rows), kArgmaxParts, 0, s>>>(scratch, indices, out);
-  return cudaGetLastError();
+  const cudaError_t error = launch_early(argmax_part_kernel, grid, kArgmaxThreads, 0, s, at<float>(x), x.stride,
+                                         static_cast<int>(x.cols), scratch, indices);
+  if (error != cudaSuccess) return error;
+  return launch_early(argmax_join_kernel, static_cast<unsigned>(x.rows), kArgmaxParts, 0, s, scratch, indices, out);
 }
 
 }  // namespace chiasm

@@ -1,5 +1,7 @@
 // Norms, activations, rotations and the choice of the likeliest on the card against the reference.
 #include <array>
+#include <numeric>
+#include <vector>
 
 #include "kernels/test_cuda.h"
 
@@ -101,6 +103,62 @@ TEST_F(RowwiseCudaTest, ArgmaxMatchesReference) {
     ASSERT_TRUE(cuda_->argmax(on_card(x, DType::kF32).view, got));
     ASSERT_TRUE(ref_->argmax(x.view(), want));
     EXPECT_EQ(got, want) << cols;
+  }
+}
+
+// A recorded step begins with embed and rope_table of what its tokens are at each replay, and ends with argmax.
+TEST_F(RowwiseCudaTest, RecordedStepBeginsAndEndsAsItsParts) {
+  for (const Precision precision : {Precision::kExact, Precision::kInt8}) {
+    const std::int64_t count = pick(1, 9), pairs = 8 * pick(1, 8), width = 128, vocabulary = 300;
+    const KvShape shape{1, 1, 2 * pairs, 64};
+    const HostWeight host = random_weight(vocabulary, width, DType::kBF16, false);
+    const auto table = precision == Precision::kExact ? *cuda_->prepare(host.weights, {})
+                                                      : *cuda_->quantise(host.weights, {}, precision);
+    std::vector<std::int32_t> blocks(64), axis;
+    std::iota(blocks.begin(), blocks.end(), 0);
+    std::vector<float> frequency;
+    for (std::int64_t i = 0; i < pairs; ++i) {
+      axis.push_back(static_cast<std::int32_t>(pick(0, 2)));
+      frequency.push_back(1.0F / static_cast<float>(pick(1, 1000)));
+    }
+    const OnCard x = poisoned(count, width, DType::kF32), cos = poisoned(count, pairs, DType::kF32),
+                 sin = poisoned(count, pairs, DType::kF32), logits = poisoned(count, vocabulary, DType::kF32);
+    std::unique_ptr<const StepRows> step;
+    std::unique_ptr<const Recording> recording;
+    for (int replay = 0; replay < 3; ++replay) {
+      std::vector<std::int32_t> ids;
+      std::array<std::vector<std::int32_t>, 3> positions;
+      std::vector<SequenceRows> sequences;
+      for (std::int64_t i = 0; i < count; ++i) {
+        ids.push_back(static_cast<std::int32_t>(pick(0, vocabulary - 1)));
+        for (auto& axis_positions : positions) axis_positions.push_back(static_cast<std::int32_t>(pick(0, 5000)));
+        sequences.push_back({blocks, pick(0, 200), 1});
+      }
+      const std::array<std::span<const std::int32_t>, 3> all{positions[0], positions[1], positions[2]};
+      const RopeAngles angles{all, axis, frequency};
+      const auto holds = cuda_->renew_step(sequences, {ids, angles}, 1, shape, step);
+      ASSERT_TRUE(holds) << holds.error().message;
+      if (!*holds || recording == nullptr) {
+        recording = *cuda_->record([&] {
+          cuda_->begin_step(*step, *table, x.view, cos.view, sin.view);
+          cuda_->end_step(logits.view, *step);
+        });
+      }
+      const Matrix chosen = random(count, vocabulary);
+      cuda_->upload(values_of(chosen), logits.view);
+      cuda_->replay(*recording);
+      std::vector<std::int32_t> got(static_cast<std::size_t>(count)), want(got.size());
+      ASSERT_TRUE(cuda_->likeliest(*step, got));
+      ASSERT_TRUE(ref_->argmax(chosen.view(), want));
+      EXPECT_EQ(got, want);
+      const OnCard x_want = poisoned(count, width, DType::kF32), cos_want = poisoned(count, pairs, DType::kF32),
+                   sin_want = poisoned(count, pairs, DType::kF32);
+      cuda_->embed(ids, *table, x_want.view);
+      cuda_->rope_table(angles, cos_want.view, sin_want.view);
+      expect_near(back(x.view), back(x_want.view), 0, 0);
+      expect_near(back(cos.view), back(cos_want.view), 0, 0);
+      expect_near(back(sin.view), back(sin_want.view), 0, 0);
+    }
   }
 }
 

@@ -165,19 +165,21 @@ class Qwen2VlLanguage final : public LanguageModel {
       ASSIGN_OR_RETURN(decode.rotary.sin, ops_.allocate(count, config_.head_dim() / 2));
       ASSIGN_OR_RETURN(decode.x, ops_.allocate(count, config_.hidden_size));
     }
-    ops_.embed(batch.token_ids, *embed_tokens_, decode.x.view());
-    fill_rotary_table(batch, decode.rotary);
-    ASSIGN_OR_RETURN(const bool holds, ops_.renew_step(batch.sequences, heads(), pool.shape(), decode.step));
+    const StepTokens tokens{batch.token_ids, angles(batch)};
+    ASSIGN_OR_RETURN(const bool holds, ops_.renew_step(batch.sequences, tokens, heads(), pool.shape(), decode.step));
     if (!holds || decode.recording == nullptr) {
       decode.recording = nullptr;
       ASSIGN_OR_RETURN(decode.recording, ops_.record([&] {
+        ops_.begin_step(*decode.step, *embed_tokens_, decode.x.view(), decode.rotary.cos.view(),
+                        decode.rotary.sin.view());
         (void)layers(decode.rotary.view(), *decode.step, pool, decode.scratch, decode.x.view(), nullptr);
         ops_.norm_matmul(decode.x.view(), final_norm_.weight.f32(), eps(), decode.scratch.normed.view(), head(), {},
                          decode.logits.view());
+        ops_.end_step(decode.logits.view(), *decode.step);
       }));
     }
     ops_.replay(*decode.recording);
-    return ops_.argmax(decode.logits.view(), likeliest);
+    return ops_.likeliest(*decode.step, likeliest);
   }
 
   float eps() const { return static_cast<float>(config_.rms_norm_eps); }
@@ -283,13 +285,11 @@ class Qwen2VlLanguage final : public LanguageModel {
     RotaryTable out;
     ASSIGN_OR_RETURN(out.cos, ops_.allocate(rows, config_.head_dim() / 2));
     ASSIGN_OR_RETURN(out.sin, ops_.allocate(rows, config_.head_dim() / 2));
-    fill_rotary_table(batch, out);
+    ops_.rope_table(angles(batch), out.cos.view(), out.sin.view());
     return out;
   }
 
-  void fill_rotary_table(const LanguageBatch& batch, RotaryTable& table) const {
-    ops_.rope_table({batch.position_ids, axis_, frequencies_}, table.cos.view(), table.sin.view());
-  }
+  RopeAngles angles(const LanguageBatch& batch) const { return {batch.position_ids, axis_, frequencies_}; }
 
   // Rows of a piece that wide intermediate values are cut into.
   std::int64_t piece() const { return std::max(kPiece, ops_.filling_rows()); }
