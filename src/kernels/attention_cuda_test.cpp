@@ -50,6 +50,132 @@ TEST_F(AttentionCudaTest, AttentionMatchesReferenceAndKeepsTheRowContract) {
   }
 }
 
+// Pictures' attention over what is hard for it: few rows, many segments, scores that outgrow the first keys', values
+// that are not finite. Columns: q, k, v of heads of 80, and NaN behind each row and behind the last.
+class SegmentAttentionCudaTest : public AttentionCudaTest {
+ protected:
+  static constexpr std::int64_t kHeadDim = 80;
+  static constexpr float kScale = 0.11180339887F;  // 1 / sqrt(80)
+
+  static std::vector<std::int64_t> cumulative(std::span<const std::int64_t> lengths) {
+    std::vector<std::int64_t> out{0};
+    for (const std::int64_t length : lengths) out.push_back(out.back() + length);
+    return out;
+  }
+  Matrix reference(const Matrix& qkv, std::span<const std::int64_t> cu_seqlens) {
+    const std::int64_t width = qkv.cols() / 3;
+    Matrix out(qkv.rows(), width);
+    ref_->attention(qkv.view().col_range(0, width), qkv.view().col_range(width, width),
+                    qkv.view().col_range(2 * width, width), width / kHeadDim, kScale, Segments(cu_seqlens), out.view());
+    return out;
+  }
+  Matrix attend(const Matrix& qkv, std::span<const std::int64_t> cu_seqlens) {
+    const std::int64_t rows = qkv.rows(), width = qkv.cols() / 3;
+    const OnCard on = poisoned(rows + 130, 3 * width, DType::kBF16, 8);
+    const OnCard out = poisoned(rows + 130, width, DType::kBF16, 8);
+    const View part = on.view.row_range(0, rows);
+    cuda_->upload(values_of(qkv), part);
+    cuda_->attention(part.col_range(0, width), part.col_range(width, width), part.col_range(2 * width, width),
+                     width / kHeadDim, kScale, **cuda_->make_segments(cu_seqlens), out.view.row_range(0, rows));
+    expect_untouched(out, 8);
+    const Matrix behind = back(out.view.row_range(rows, 130));
+    for (std::int64_t i = 0; i < behind.size(); ++i) EXPECT_TRUE(std::isnan(behind.data()[i])) << "behind the last row";
+    return back(out.view.row_range(0, rows));
+  }
+  static void expect_same_bits(const Matrix& a, const Matrix& b, std::int64_t first, std::int64_t end) {
+    for (std::int64_t row = first; row < end; ++row)
+      ASSERT_EQ(std::memcmp(a.row(row), b.row(row), static_cast<std::size_t>(a.cols()) * 4), 0) << row;
+  }
+  // NaN where the reference has it, and only there.
+  static void expect_near_or_nan(const Matrix& got, const Matrix& want, float tolerance) {
+    for (std::int64_t i = 0; i < got.size(); ++i) {
+      const float a = got.data()[i], b = want.data()[i];
+      ASSERT_EQ(std::isnan(a), std::isnan(b)) << "at " << i / got.cols() << ", " << i % got.cols();
+      if (std::isnan(b)) continue;
+      ASSERT_NEAR(a, b, tolerance) << "at " << i / got.cols() << ", " << i % got.cols();
+    }
+  }
+};
+
+TEST_F(SegmentAttentionCudaTest, ManySegmentsOfAnyLengthMatchTheReference) {
+  for (const std::int64_t heads : {1, 5, 16}) {
+    std::vector<std::int64_t> lengths{1, 127, 128, 129, 1, 1, 256, 65, 64};
+    for (std::int64_t i = pick(20, 40); i > 0; --i) lengths.push_back(pick(1, 3) == 1 ? pick(1, 4) : pick(1, 300));
+    const std::vector<std::int64_t> cu_seqlens = cumulative(lengths);
+    const Matrix qkv = rounded(random(cu_seqlens.back(), 3 * heads * kHeadDim, 2.0F));
+    const Matrix got = attend(qkv, cu_seqlens);
+    expect_near(got, reference(qkv, cu_seqlens), 2 * kAttention, 0);  // values up to 2
+    ASSERT_FALSE(HasFailure()) << heads << " heads";
+    expect_same_bits(got, attend(qkv, cu_seqlens), 0, got.rows());
+  }
+}
+
+// Keys grow along the segment and rows' scores with them, from none to thousands of nats, up and down: such rows must
+// be computed again, beside others of the same tile that need not.
+TEST_F(SegmentAttentionCudaTest, RowsWhoseScoresOutgrowTheFirstKeysAreRight) {
+  const std::int64_t heads = 2, width = heads * kHeadDim;
+  const std::vector<std::int64_t> lengths{1100, 130, 128, 517}, cu_seqlens = cumulative(lengths);
+  Matrix qkv = random(cu_seqlens.back(), 3 * width);
+  for (std::int64_t row = 0; row < qkv.rows(); ++row) {
+    std::int64_t key = 0;
+    for (std::size_t s = 0; s < lengths.size(); ++s)
+      if (row >= cu_seqlens[s]) key = row - cu_seqlens[s];
+    // In nats, of the last of a thousand keys.
+    const std::array<float, 7> growths{0, 60, 110, 120, 400, 3000, -900};
+    for (std::int64_t head = 0; head < heads; ++head) {
+      qkv.row(row)[head * kHeadDim] = growths[static_cast<std::size_t>(pick(0, 6))] / kScale / 64;
+      qkv.row(row)[width + head * kHeadDim] = 64.0F * static_cast<float>(key) / 1000;
+    }
+  }
+  qkv = rounded(std::move(qkv));
+  const Matrix got = attend(qkv, cu_seqlens);
+  // Scores of thousands are sums in F32 of another order: 2^-24 of 3300 * a few, in the exponent.
+  expect_near(got, reference(qkv, cu_seqlens), kAttention + 0.004F, 0);
+  ASSERT_FALSE(HasFailure());
+  for (std::size_t s = 0; s < lengths.size(); ++s) {
+    const std::vector<std::int64_t> alone{0, lengths[s]};
+    Matrix own(lengths[s], qkv.cols());
+    std::copy_n(qkv.row(cu_seqlens[s]), own.size(), own.data());
+    const Matrix bits = attend(own, alone);
+    ASSERT_EQ(std::memcmp(bits.data(), got.row(cu_seqlens[s]), static_cast<std::size_t>(bits.size()) * 4), 0) << s;
+  }
+}
+
+// A value that is not finite spoils what the softmax says it spoils: no other row, column or segment changes a bit.
+TEST_F(SegmentAttentionCudaTest, WhatIsNotFiniteStaysWhereItBelongs) {
+  const std::int64_t heads = 2, width = heads * kHeadDim;
+  const std::vector<std::int64_t> lengths{150, pick(129, 255), 200}, cu_seqlens = cumulative(lengths);
+  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  Matrix qkv = rounded(random(cu_seqlens.back(), 3 * width, 2.0F));
+  // So that an infinite key's score is infinite, for all rows of the first head.
+  for (std::int64_t row = 0; row < qkv.rows(); ++row) qkv.row(row)[3] = 1.0F;
+  const Matrix clean = attend(qkv, cu_seqlens);
+  const std::int64_t first = cu_seqlens[1], end = cu_seqlens[2], last = end - 1;
+  const auto check = [&](std::int64_t row, std::int64_t column, float value) {
+    Matrix spoiled(qkv.rows(), qkv.cols());
+    std::copy_n(qkv.data(), qkv.size(), spoiled.data());
+    spoiled.row(row)[column] = value;
+    const Matrix got = attend(spoiled, cu_seqlens);
+    expect_near_or_nan(got, reference(spoiled, cu_seqlens), 2 * kAttention);
+    ASSERT_FALSE(HasFailure()) << value << " in row " << row << ", column " << column;
+    expect_same_bits(got, clean, 0, first);
+    expect_same_bits(got, clean, end, qkv.rows());
+    if (column >= width) return;
+    expect_same_bits(got, clean, first, row);  // a query's own
+    expect_same_bits(got, clean, row + 1, end);
+  };
+  for (const std::int64_t row : {first, first + 127, last, pick(first, last)}) {
+    check(row, 3, nan), check(row, 3, infinity), check(row, 3, -infinity);
+    check(row, width + 3, nan), check(row, width + 3, infinity), check(row, width + 3, -infinity);
+    check(row, 2 * width + pick(0, width - 1), nan);
+  }
+  // All of the first 128 keys weigh nothing.
+  Matrix far(qkv.rows(), qkv.cols());
+  std::copy_n(qkv.data(), qkv.size(), far.data());
+  for (std::int64_t row = first; row < first + 128; ++row) far.row(row)[width + 3] = -infinity;
+  expect_near_or_nan(attend(far, cu_seqlens), reference(far, cu_seqlens), 2 * kAttention);
+}
+
 TEST_F(AttentionCudaTest, PagedAttentionMatchesReferenceInChunksAndDecode) {
   for (const auto& [kv_heads, group, head_dim] :
        {std::array<std::int64_t, 3>{1, 3, 128}, {2, 6, 128}, {4, 7, 128}, {2, 2, 64}, {1, 1, 20}, {3, 2, 36}}) {

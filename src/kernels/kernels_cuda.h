@@ -80,7 +80,7 @@ struct QueryTile {
   std::int32_t past = 0;            // paged: tokens in the pool before the sequence's rows
   std::int32_t keys = 0;            // not paged: of the segment
   std::int32_t table = 0;           // paged: where its block table begins
-  std::int32_t first_key_tile = 0;  // of the segment or sequence, among the KeyTiles
+  std::int32_t first_key_tile = 0;  // paged: of the sequence, among the KeyTiles
 };
 inline constexpr std::int64_t kQueryTileRows = 128;
 inline constexpr std::int64_t kMostHeadDim = 128;
@@ -99,12 +99,13 @@ cudaError_t paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv
                                  const QueryTile* tiles, std::int64_t tile_count, const std::int32_t* tables,
                                  const KvLayout& pool, CudaView out, cudaStream_t s);
 
-// Both again, faster, for what can_attend_wide*() takes (wide_attention_cuda.cu).
+// The second again, faster, for what can_attend_wide_paged_cuda() takes (wide_attention_cuda.cu); the first:
+// segment_attention_cuda.h.
 inline constexpr std::int64_t kWideKeys = 128;
 struct KeyTile {
-  std::int32_t first_row = 0;  // of k and v: the segment's first; paged: where the block table begins
-  std::int32_t first_key = 0;  // counted in the segment or sequence
-  std::int32_t keys = 0;       // of the segment or sequence
+  std::int32_t table = 0;      // where the block table begins
+  std::int32_t first_key = 0;  // counted in the sequence
+  std::int32_t keys = 0;       // of the sequence
 };
 struct WideTiles {
   const QueryTile* queries = nullptr;
@@ -112,12 +113,9 @@ struct WideTiles {
   const KeyTile* keys = nullptr;
   std::int64_t key_count = 0;
 };
-bool can_attend_wide_cuda(CudaView q, CudaView k, CudaView v, CudaView out, std::int64_t heads);
 bool can_attend_wide_paged_cuda(CudaView q, CudaView out, std::int64_t heads);
-// `packed` is room for key_count tiles of every (kv) head: wide_packed_columns(head_dim) BF16 values each.
+// `packed` is room for key_count tiles of every kv head: wide_packed_columns(head_dim) BF16 values each.
 inline std::int64_t wide_packed_columns(std::int64_t head_dim) { return 2 * kWideKeys * head_dim; }
-cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale,
-                                const WideTiles& tiles, void* packed, CudaView out, cudaStream_t s);
 cudaError_t wide_paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
                                       const WideTiles& tiles, const std::int32_t* tables, const KvLayout& pool,
                                       void* packed, CudaView out, cudaStream_t s);

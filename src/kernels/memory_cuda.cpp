@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #include "kernels/weight_rows.h"
@@ -206,10 +207,6 @@ namespace {
 
 constexpr std::int64_t kSpareSplits = 2;
 
-void append_key_tiles(std::int32_t first_row, std::int32_t keys, std::vector<KeyTile>& to) {
-  for (std::int32_t k = 0; k < keys; k += static_cast<std::int32_t>(kWideKeys)) to.push_back({first_row, k, keys});
-}
-
 // A step's lists on their way to the card.
 struct StepLists {
   std::vector<std::int32_t> slots, tables, counters, ids, positions, axis, frequency;
@@ -268,7 +265,8 @@ StepLists lists_of(std::span<const SequenceRows> sequences, const StepTokens& to
       const auto first_key_tile = static_cast<std::int32_t>(out.key_tiles.size());
       for (std::int32_t q = 0; q < count * group; q += static_cast<std::int32_t>(kQueryTileRows))
         out.tiles.push_back({q, count * group, row, past, 0, table, first_key_tile});
-      append_key_tiles(table, past + count, out.key_tiles);
+      for (std::int32_t key = 0; key < past + count; key += static_cast<std::int32_t>(kWideKeys))
+        out.key_tiles.push_back({table, key, past + count});
     }
     row += count;
   }
@@ -336,18 +334,16 @@ Result<std::unique_ptr<const Segments>> CudaSegments::make(const CudaDevice& dev
   CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0);
   std::unique_ptr<CudaSegments> out(new CudaSegments(cu_seqlens));
   std::vector<QueryTile> tiles;
-  std::vector<KeyTile> key_tiles;
   for (std::size_t s = 0; s + 1 < cu_seqlens.size(); ++s) {
     const auto first = static_cast<std::int32_t>(cu_seqlens[s]);
     const auto count = static_cast<std::int32_t>(cu_seqlens[s + 1] - cu_seqlens[s]);
     for (std::int32_t q = 0; q < count; q += static_cast<std::int32_t>(kQueryTileRows))
-      tiles.push_back({q, count, first, 0, count, 0, static_cast<std::int32_t>(key_tiles.size())});
-    append_key_tiles(first, count, key_tiles);
+      tiles.push_back({.first_query = q, .queries = count, .first_row = first, .keys = count});
   }
+  // The longest first: they decide when the last one ends. The order changes no result.
+  std::ranges::stable_sort(tiles, std::greater<>(), &QueryTile::keys);
   std::vector<std::int32_t> all;
   append(all, tiles);
-  out->key_tiles_at_ = append(all, key_tiles);
-  out->key_tile_count_ = static_cast<std::int64_t>(key_tiles.size());
   out->tile_count_ = static_cast<std::int64_t>(tiles.size());
   ASSIGN_OR_RETURN(out->ints_, CudaInts::send(device, all));
   return std::unique_ptr<const Segments>(std::move(out));

@@ -146,17 +146,13 @@ class CudaSegments final : public Segments {
  public:
   static Result<std::unique_ptr<const Segments>> make(const CudaDevice& device,
                                                       std::span<const std::int64_t> cu_seqlens);
-  WideTiles tiles() const {
-    return {.queries = reinterpret_cast<const QueryTile*>(ints_.at(0)),
-            .count = tile_count_,
-            .keys = reinterpret_cast<const KeyTile*>(ints_.at(key_tiles_at_)),
-            .key_count = key_tile_count_};
-  }
+  const QueryTile* tiles() const { return reinterpret_cast<const QueryTile*>(ints_.at(0)); }
+  std::int64_t tile_count() const { return tile_count_; }
 
  private:
   explicit CudaSegments(std::span<const std::int64_t> cu_seqlens) : Segments(cu_seqlens) {}
   CudaInts ints_;
-  std::int64_t tile_count_ = 0, key_tiles_at_ = 0, key_tile_count_ = 0;
+  std::int64_t tile_count_ = 0;
 };
 
 }  // namespace chiasm

@@ -18,6 +18,7 @@
 #include "kernels/memory_cuda.h"
 #include "kernels/ops_group.h"
 #include "kernels/products_cuda.h"
+#include "kernels/segment_attention_cuda.h"
 #include "kernels/wide_matmul_cuda.h"
 
 namespace chiasm {
@@ -291,16 +292,12 @@ class CudaOps final : public Ops {
     CHECK(same_shape(q, k) && same_shape(q, v) && same_shape(q, out) && q.cols % heads == 0);
     CHECK(segments.cu_seqlens().back() == q.rows);
     for (const ConstView& view : {q, k, v, ConstView(out)}) CHECK(view.dtype == DType::kBF16);
-    const WideTiles tiles = static_cast<const CudaSegments&>(segments).tiles();
-    if (can_attend_wide_cuda(cuda_view(q), cuda_view(k), cuda_view(v), cuda_view(out), heads)) {
-      const Buffer packed = room_for(tiles, heads, q.cols / heads);
-      if (packed.size() == 0) return;
-      return check(wide_attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, tiles,
-                                       packed_data(packed), cuda_view(out), stream()),
-                   "attention");
-    }
-    check(attention_cuda(cuda_view(q), cuda_view(k), cuda_view(v), heads, scale, tiles.queries, tiles.count,
-                         cuda_view(out), stream()),
+    const auto& lists = static_cast<const CudaSegments&>(segments);
+    const CudaView queries = cuda_view(q), keys = cuda_view(k), values = cuda_view(v), to = cuda_view(out);
+    check(can_attend_segments_cuda(queries, keys, values, to, heads)
+              ? segment_attention_cuda(queries, keys, values, heads, scale, lists.tiles(), lists.tile_count(), to,
+                                       device_->multiprocessors(), stream())
+              : attention_cuda(queries, keys, values, heads, scale, lists.tiles(), lists.tile_count(), to, stream()),
           "attention");
   }
 

@@ -15,28 +15,52 @@ PFN_cuTensorMapEncodeTiled_v12000 find_encoder() {
   return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(function);
 }
 
-cudaError_t encode(const CudaView& matrix, int box_rows, int box_columns, CUtensorMapSwizzle swizzle,
-                   CUtensorMap& out) {
+// Of up to three dimensions, the fastest first; strides in bytes, of all but that one.
+struct Boxes {
+  cuuint32_t dimensions;
+  cuuint64_t sizes[3];
+  cuuint64_t strides[2];
+  cuuint32_t box[3];
+};
+
+cudaError_t encode(const CudaView& matrix, const Boxes& boxes, CUtensorMapSwizzle swizzle, CUtensorMap& out) {
   static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
   if (encoder == nullptr) return cudaErrorNotSupported;
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(matrix.cols), static_cast<cuuint64_t>(matrix.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(matrix.stride) * (matrix.f32 ? 4 : 2)};
-  const cuuint32_t box[2] = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)};
-  const cuuint32_t steps[2] = {1, 1};
-  const CUresult result = encoder(&out, matrix.f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-                                  2, matrix.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-                                  CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const cuuint32_t steps[3] = {1, 1, 1};
+  const CUresult result =
+      encoder(&out, matrix.f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, boxes.dimensions,
+              matrix.data, boxes.sizes, boxes.strides, boxes.box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+cuuint64_t row_bytes(const CudaView& matrix) { return static_cast<cuuint64_t>(matrix.stride) * (matrix.f32 ? 4 : 2); }
+
+Boxes in_rows(const CudaView& matrix, int box_rows, int box_columns) {
+  return {.dimensions = 2,
+          .sizes = {static_cast<cuuint64_t>(matrix.cols), static_cast<cuuint64_t>(matrix.rows)},
+          .strides = {row_bytes(matrix)},
+          .box = {static_cast<cuuint32_t>(box_columns), static_cast<cuuint32_t>(box_rows)}};
 }
 
 }  // namespace
 
 cudaError_t make_tile_map(CudaView matrix, int box_rows, CUtensorMap& out) {
-  return encode(matrix, box_rows, 64, CU_TENSOR_MAP_SWIZZLE_128B, out);
+  return encode(matrix, in_rows(matrix, box_rows, 64), CU_TENSOR_MAP_SWIZZLE_128B, out);
+}
+
+cudaError_t make_slab_map(CudaView matrix, int box_rows, int slabs, CUtensorMap& out) {
+  constexpr int kColumns = 16, kSlabRow = 32;  // bytes
+  const Boxes boxes{
+      .dimensions = 3,
+      .sizes = {kColumns, static_cast<cuuint64_t>(matrix.rows), static_cast<cuuint64_t>(matrix.cols / kColumns)},
+      .strides = {row_bytes(matrix), kSlabRow},
+      .box = {kColumns, static_cast<cuuint32_t>(box_rows), static_cast<cuuint32_t>(slabs)}};
+  return encode(matrix, boxes, CU_TENSOR_MAP_SWIZZLE_32B, out);
 }
 
 cudaError_t make_box_map(CudaView matrix, int box_rows, int box_columns, CUtensorMap& out) {
-  return encode(matrix, box_rows, box_columns, CU_TENSOR_MAP_SWIZZLE_NONE, out);
+  return encode(matrix, in_rows(matrix, box_rows, box_columns), CU_TENSOR_MAP_SWIZZLE_NONE, out);
 }
 
 }  // namespace chiasm

@@ -13,6 +13,10 @@ namespace chiasm {
 // memory as tensor_tiles_cuda.cuh says, zeros where there is no matrix.
 cudaError_t make_tile_map(CudaView matrix, int box_rows, CUtensorMap& out);
 
+// One that is read in boxes of box_rows rows of `slabs` times 16 BF16 values, which stand in shared memory as
+// wgmma_cuda.cuh has it: slab behind slab. Columns are counted in slabs.
+cudaError_t make_slab_map(CudaView matrix, int box_rows, int slabs, CUtensorMap& out);
+
 // One that is written in boxes, which stand in shared memory row after row.
 cudaError_t make_box_map(CudaView matrix, int box_rows, int box_columns, CUtensorMap& out);
 

@@ -81,6 +81,21 @@ __device__ inline void copy_box(std::uint32_t to, const CUtensorMap& map, int co
       "l"(reinterpret_cast<std::uint64_t>(&map)), "r"(column), "r"(row), "r"(barrier), "h"(blocks)
       : "memory");
 }
+// To this block only; a box of a matrix, or slabs of it from the slab `slab` on.
+__device__ inline void copy_box(std::uint32_t to, const CUtensorMap& map, int column, int row, std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3}], [%4];\n" ::"r"(to),
+      "l"(reinterpret_cast<std::uint64_t>(&map)), "r"(column), "r"(row), "r"(barrier)
+      : "memory");
+}
+__device__ inline void copy_slabs(std::uint32_t to, const CUtensorMap& map, int slab, int row, std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      " [%0], [%1, {%2, %3, %4}], [%5];\n" ::"r"(to),
+      "l"(reinterpret_cast<std::uint64_t>(&map)), "r"(0), "r"(row), "r"(slab), "r"(barrier)
+      : "memory");
+}
 // From shared memory to a box of a matrix, or added to what is there; shared memory may be written again after
 // bulk_wait_read(), by the thread that asked.
 __device__ inline void store_box(const CUtensorMap& map, int column, int row, std::uint32_t from) {

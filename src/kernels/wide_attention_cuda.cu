@@ -1,56 +1,49 @@
-// Attention of many queries on the tensor cores of compute capability 9.0: over their whole segment (vision, heads of
-// 80) or causal over the pool (prefill, heads of 128, the queries of a kv head's group side by side).
+// Attention of many queries on the tensor cores of compute capability 9.0, causal over the pool (prefill, heads of 128,
+// the queries of a kv head's group side by side).
 //
 // Keys and values are packed first: tiles of kWideKeys keys of one head in the very form that wgmma reads from shared
 // memory, so that a tile is one copy of the bulk engine. A block holds 128 queries in the registers of two warpgroups,
 // which take turns: while one has the tensor cores the other does its softmax (the turns of FlashAttention-3, arXiv
-// 2407.08608). A third warpgroup's first thread asks for tiles ahead. The walk begins at the segment's or sequence's
-// first key and its tiles have one size: a row's bits depend on its own segment or sequence only.
+// 2407.08608). A third warpgroup's first thread asks for tiles ahead. The walk begins at the sequence's first key and
+// its tiles have one size: a row's bits depend on its own sequence only.
 #include "kernels/kernels_cuda.h"
 #include "kernels/wgmma_cuda.cuh"
 
 namespace chiasm {
 namespace {
 
+constexpr int kDim = 128;
 constexpr int kKeys = static_cast<int>(kWideKeys);
 constexpr int kGroups = 2, kQueries = kGroups * 64;
 constexpr int kSlots = 4;  // tiles of keys and of values, in turn
 constexpr float kLog2E = 1.4426950408889634F;
 static_assert(kQueries == kQueryTileRows);
 
-// Where a head's keys or values stand, read in pieces of 8 columns: rows of a matrix, or of the blocks of the pool.
-struct Rows {
-  const bf16* data;
-  std::int64_t stride;
-  __device__ uint4 piece(const KeyTile& tile, int key, std::int64_t head, int dim, int at) const {
-    return *reinterpret_cast<const uint4*>(data + (tile.first_row + key) * stride + head * dim + at);
-  }
-};
+// Where keys or values stand in the pool.
 struct PoolRows {
   const bf16* data;
   KvLayout pool;
   const std::int32_t* tables;
-  __device__ uint4 piece(const KeyTile& tile, int key, std::int64_t head, int dim, int at) const {
+  __device__ uint4 piece(const KeyTile& tile, int key, std::int64_t head, int at) const {
     const auto tokens = static_cast<int>(pool.block_tokens);
-    return *reinterpret_cast<const uint4*>(data + tables[tile.first_row + key / tokens] * pool.block_stride +
-                                           head * pool.head_stride + key % tokens * dim + at);
+    return *reinterpret_cast<const uint4*>(data + tables[tile.table + key / tokens] * pool.block_stride +
+                                           head * pool.head_stride + key % tokens * kDim + at);
   }
 };
 
 // A tile's bytes in the order of shared memory: slabs of 16 columns, halves of rows swapped as wgmma_cuda.cuh has it.
-template <int kDim, class From>
-__global__ void pack_kernel(const From keys, const From values, const KeyTile* tiles, uint4* out) {
+__global__ void pack_kernel(const PoolRows keys, const PoolRows values, const KeyTile* tiles, uint4* out) {
   constexpr int kPieces = kKeys * kDim / 8;
   let_next_begin();
   wait_for_previous();
   const KeyTile tile = tiles[blockIdx.x];
   const auto head = static_cast<std::int64_t>(blockIdx.y), heads = static_cast<std::int64_t>(gridDim.y);
-  const From from = blockIdx.z == 0 ? keys : values;
+  const PoolRows from = blockIdx.z == 0 ? keys : values;
   out += ((blockIdx.x * heads + head) * 2 + blockIdx.z) * kPieces;
   for (int i = static_cast<int>(threadIdx.x); i < kPieces; i += static_cast<int>(blockDim.x)) {
     const int slab = i / (kKeys * 2), row = i % (kKeys * 2) / 2, half = i % 2 ^ row / 4 % 2;
     const int key = tile.first_key + row;
-    out[i] = key < tile.keys ? from.piece(tile, key, head, kDim, slab * 16 + half * 8) : make_uint4(0, 0, 0, 0);
+    out[i] = key < tile.keys ? from.piece(tile, key, head, slab * 16 + half * 8) : make_uint4(0, 0, 0, 0);
   }
 }
 
@@ -64,8 +57,7 @@ struct Operands {
   int group;  // query heads of a kv head
 };
 
-// kCausal: queries are (row, head of the group) pairs, and each sees its row's keys only.
-template <int kDim, bool kCausal>
+// Queries are (row, head of the group) pairs, and each sees its row's keys only.
 __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
     wide_kernel(const Operands args, const QueryTile* tiles) {
   constexpr int kSteps = kDim / kSlabColumns, kWide = kDim / 8;
@@ -76,10 +68,7 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
   let_next_begin();
   const QueryTile tile = tiles[blockIdx.x];
   const auto head = static_cast<std::int64_t>(blockIdx.y), heads = static_cast<std::int64_t>(gridDim.y);
-  const int group_size = kCausal ? args.group : 1;
-  const auto visible = [&](int query) {
-    return kCausal ? tile.past + min(query, tile.queries - 1) / group_size + 1 : tile.keys;
-  };
+  const auto visible = [&](int query) { return tile.past + min(query, tile.queries - 1) / args.group + 1; };
   const int tile_count = (visible(tile.first_query + kQueries - 1) + kKeys - 1) / kKeys;
   if (threadIdx.x == 0) {
     for (int i = 0; i < kSlots; ++i) {
@@ -109,7 +98,7 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
     const int warp = thread / kWarp, lane = thread % kWarp;
     // Elements from a matrix' beginning to a query's head.
     const auto query_at = [&](int query, std::int64_t stride) {
-      return (tile.first_row + query / group_size) * stride + (head * group_size + query % group_size) * kDim;
+      return (tile.first_row + query / args.group) * stride + (head * args.group + query % args.group) * kDim;
     };
     const int first_query = tile.first_query + group * 64 + warp * 16 + lane / 4;  // of this thread; its other is 8 on
     std::uint32_t queries[4 * kSteps];
@@ -251,19 +240,24 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
 
 bool aligned_rows(const CudaView& v) { return v.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0; }
 
-// `heads`: of keys, each with `group` heads of queries.
-template <int kDim, bool kCausal, class From>
-cudaError_t attend(CudaView q, const From& keys, const From& values, std::int64_t heads, std::int64_t group,
-                   float scale, const WideTiles& tiles, void* packed, CudaView out,
-                   cudaStream_t s) {
+}  // namespace
+
+bool can_attend_wide_paged_cuda(CudaView q, CudaView out, std::int64_t heads) {
+  return q.cols == heads * 128 && aligned_rows(q) && aligned_rows(out);
+}
+
+cudaError_t wide_paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
+                                      const WideTiles& tiles, const std::int32_t* tables, const KvLayout& pool,
+                                      void* packed, CudaView out, cudaStream_t s) {
   if (tiles.count == 0) return cudaSuccess;
-  const dim3 pieces(static_cast<unsigned>(tiles.key_count), static_cast<unsigned>(heads), 2);
+  const auto* const data = static_cast<const bf16*>(pool.data);
+  const PoolRows keys{data, pool, tables}, values{data + pool.value_offset, pool, tables};
+  const dim3 pieces(static_cast<unsigned>(tiles.key_count), static_cast<unsigned>(kv_heads), 2);
   const cudaError_t packing =
-      launch_early(pack_kernel<kDim, From>, pieces, 256, 0, s, keys, values, tiles.keys, static_cast<uint4*>(packed));
+      launch_early(pack_kernel, pieces, 256, 0, s, keys, values, tiles.keys, static_cast<uint4*>(packed));
   if (packing != cudaSuccess) return packing;
   constexpr int kShared = 2 * kDim * kSlots * kKeys;
-  const auto kernel = wide_kernel<kDim, kCausal>;
-  const cudaError_t raised = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  const cudaError_t raised = cudaFuncSetAttribute(wide_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (raised != cudaSuccess) return raised;
   const Operands args{.q = static_cast<const bf16*>(q.data),
                       .q_stride = q.stride,
@@ -271,33 +265,9 @@ cudaError_t attend(CudaView q, const From& keys, const From& values, std::int64_
                       .out = static_cast<bf16*>(out.data),
                       .out_stride = out.stride,
                       .scale_log2 = scale * kLog2E,
-                      .group = static_cast<int>(group)};
-  return launch_early(kernel, dim3(static_cast<unsigned>(tiles.count), static_cast<unsigned>(heads)),
+                      .group = static_cast<int>(heads / kv_heads)};
+  return launch_early(wide_kernel, dim3(static_cast<unsigned>(tiles.count), static_cast<unsigned>(kv_heads)),
                       (kGroups + 1) * kWarpgroup, kShared, s, args, tiles.queries);
-}
-
-}  // namespace
-
-bool can_attend_wide_cuda(CudaView q, CudaView k, CudaView v, CudaView out, std::int64_t heads) {
-  return q.cols == heads * 80 && aligned_rows(q) && aligned_rows(k) && aligned_rows(v) && aligned_rows(out);
-}
-
-bool can_attend_wide_paged_cuda(CudaView q, CudaView out, std::int64_t heads) {
-  return q.cols == heads * 128 && aligned_rows(q) && aligned_rows(out);
-}
-
-cudaError_t wide_attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale,
-                                const WideTiles& tiles, void* packed, CudaView out, cudaStream_t s) {
-  const Rows keys{static_cast<const bf16*>(k.data), k.stride}, values{static_cast<const bf16*>(v.data), v.stride};
-  return attend<80, false>(q, keys, values, heads, 1, scale, tiles, packed, out, s);
-}
-
-cudaError_t wide_paged_attention_cuda(CudaView q, std::int64_t heads, std::int64_t kv_heads, float scale,
-                                      const WideTiles& tiles, const std::int32_t* tables, const KvLayout& pool,
-                                      void* packed, CudaView out, cudaStream_t s) {
-  const auto* const data = static_cast<const bf16*>(pool.data);
-  const PoolRows keys{data, pool, tables}, values{data + pool.value_offset, pool, tables};
-  return attend<128, true>(q, keys, values, kv_heads, heads / kv_heads, scale, tiles, packed, out, s);
 }
 
 }  // namespace chiasm
