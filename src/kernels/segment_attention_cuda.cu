@@ -255,6 +255,8 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
       ++use;
 
       const std::int64_t column = static_cast<std::int64_t>(head) * kDim;
+      const int warp_query = tile.first_query + group * kGroupRows + warp * 16;
+      std::uint32_t wrong = 0;  // rows of the warp, to be computed again: bit 4 (row % 8) + row / 8
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         float sum = total[half];
@@ -264,8 +266,7 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
         sum += __shfl_xor_sync(0xffffffffU, sum, 1);
         sum += __shfl_xor_sync(0xffffffffU, sum, 2);
         const bool right = sum < kMostSum;  // NaN is not
-        const int warp_query = tile.first_query + group * kGroupRows + warp * 16 + half * 8;
-        const int query = warp_query + lane / 4;
+        const int query = warp_query + half * 8 + lane / 4;
         if (query < tile.queries && right) {
           const float inverse = 1.0F / sum;
           bf16* const to = args.out + (tile.first_row + query) * args.out_stride + column + lane % 4 * 2;
@@ -274,13 +275,14 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
             *reinterpret_cast<std::uint32_t*>(to + n * 8) =
                 pack2(out[4 * n + 2 * half] * inverse, out[4 * n + 2 * half + 1] * inverse);
         }
-        std::uint32_t wrong = __ballot_sync(0xffffffffU, lane % 4 == 0 && query < tile.queries && !right);
-        for (; wrong != 0; wrong &= wrong - 1) {
-          const std::int64_t row = tile.first_row + warp_query + (__ffs(static_cast<int>(wrong)) - 1) / 4;
-          attend_row<kDim>(args.q + row * args.q_stride + column, args.k + tile.first_row * args.k_stride + column,
-                           args.k_stride, args.v + tile.first_row * args.v_stride + column, args.v_stride, tile.keys,
-                           args.scale_log2, args.out + row * args.out_stride + column);
-        }
+        wrong |= __ballot_sync(0xffffffffU, lane % 4 == 0 && query < tile.queries && !right) << half;
+      }
+      for (; wrong != 0; wrong &= wrong - 1) {
+        const int bit = __ffs(static_cast<int>(wrong)) - 1;
+        const std::int64_t row = tile.first_row + warp_query + bit / 4 + bit % 4 * 8;
+        attend_row<kDim>(args.q + row * args.q_stride + column, args.k + tile.first_row * args.k_stride + column,
+                         args.k_stride, args.v + tile.first_row * args.v_stride + column, args.v_stride, tile.keys,
+                         args.scale_log2, args.out + row * args.out_stride + column);
       }
     }
   }
