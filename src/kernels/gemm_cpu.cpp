@@ -52,7 +52,8 @@ constexpr int kVectors = 2;  // of a tile
 constexpr std::int64_t kStripWidth = kVectors * kLanes;
 // A strip of kBlockDepth x kStripWidth floats stays in L1 while a block of x, kBlockRows x kBlockDepth in L2, passes
 // by.
-constexpr std::int64_t kBlockRows = 192, kBlockDepth = 256, kBlockColumns = 256;
+constexpr std::int64_t kBlockRows = 288, kBlockDepth = 256, kBlockColumns = 4 * kStripWidth;
+constexpr std::int64_t kFetchingRows = 36;  // the last so many of a block fetch the next strip
 // Sixteen rows of weights are as many streams of memory as the hardware follows well.
 constexpr int kFewVectors = kLanes == 16 ? 1 : 2;
 constexpr std::int64_t kFewWidth = kFewVectors * kLanes;
@@ -66,20 +67,14 @@ GemmSizes gemm_sizes() {
 }
 
 // One strip of weights as f32: out[k * NV * kLanes + column], to whole blocks of inputs. Rows are `step` bytes apart.
-// What lies `ahead` bytes further is fetched on the way, unless that is 0.
 template <int NV, class B>
-HWY_INLINE void turn_strip(const std::byte* weights, std::int64_t step, std::int64_t depth, std::int64_t ahead,
-                           float* out) {
+HWY_INLINE void turn_strip(const std::byte* weights, std::int64_t step, std::int64_t depth, float* out) {
   const F32 d;
-  constexpr std::int64_t kBlocks = 4;  // of 16 bytes, in a line of the cache
   for (int v = 0; v < NV; ++v) {
     const std::byte* rows = weights + v * kLanes * step;
     for (std::int64_t k = 0; k < depth; k += kBlockInputs<B>) {
-      const std::int64_t at = k * static_cast<std::int64_t>(sizeof(B)), quarter = k / kBlockInputs<B> % kBlocks;
-      for (std::int64_t lane = quarter; ahead != 0 && lane < kLanes; lane += kBlocks)
-        hwy::Prefetch(rows + lane * step + at + ahead);
       VU32 words[4];
-      turn(rows + at, step, words);
+      turn(rows + k * static_cast<std::int64_t>(sizeof(B)), step, words);
 #pragma GCC unroll 8
       for (std::int64_t i = 0; i < kBlockInputs<B>; ++i)
         hn::Store(input<B>(words, i), d, out + ((k + i) * NV + v) * kLanes);
@@ -87,8 +82,8 @@ HWY_INLINE void turn_strip(const std::byte* weights, std::int64_t step, std::int
   }
 }
 
-// The bytes of the next strip, fetched line by line while few rows are multiplied with this one: there is little time
-// for it, so they are spread over all of it.
+// The bytes of the next strip, fetched line by line while rows are multiplied with this one: all at once they would keep
+// the turning waiting.
 class FetchStrip {
  public:
   static constexpr bool kActive = true;
@@ -155,7 +150,7 @@ HWY_NOINLINE void multiply_in_strips(std::int64_t rows, std::int64_t total, cons
   alignas(64) float strip[kFewDepth * kFewWidth];
   for (std::int64_t k0 = 0; k0 < total; k0 += kFewDepth) {
     const std::int64_t depth = std::min(kFewDepth, total - k0);
-    turn_strip<kFewVectors, B>(weights + k0 * static_cast<std::int64_t>(sizeof(B)), step, depth, 0, strip);
+    turn_strip<kFewVectors, B>(weights + k0 * static_cast<std::int64_t>(sizeof(B)), step, depth, strip);
     // Lanes read on and on: behind a row comes what they read in the next group.
     constexpr auto kBytes = static_cast<std::int64_t>(kFewDepth * sizeof(B));
     FetchStrip fetch(weights + k0 * static_cast<std::int64_t>(sizeof(B)) + kBytes, kFewWidth, step, kBytes);
@@ -255,32 +250,41 @@ std::int64_t strip_begin(const GemmColumns& columns, std::int64_t s) {
                   std::max<std::int64_t>(0, columns.first + columns.count - kStripWidth));
 }
 
-// Sums of a block of packed rows with some columns: sums [rows][strips * kStripWidth]; where a strip began before its
-// place, its columns lie further right.
-template <class B>
+// Sums of a block of packed rows with some columns, strip after strip: sums [strips][rows][kStripWidth]. Those that are
+// done are handed over while they are in the cache, as finish_strip(strip, its sums).
+template <class B, class FinishStrip>
 HWY_NOINLINE void many_rows(std::int64_t rows, std::int64_t total, const float* packed, const GemmColumns& columns,
-                            float* sums) {
+                            float* sums, const FinishStrip& finish_strip) {
   alignas(64) float strip[kBlockDepth * kStripWidth];
   const RowWeight::Part& part = *columns.part;
-  const std::int64_t strips = (columns.count + kStripWidth - 1) / kStripWidth, ldc = strips * kStripWidth;
+  const std::int64_t strips = (columns.count + kStripWidth - 1) / kStripWidth;
   const auto place = [&](std::int64_t s, std::int64_t k) {
     return part.data + strip_begin(columns, s) * part.stride + k * static_cast<std::int64_t>(sizeof(B));
   };
   for (std::int64_t k0 = 0; k0 < total; k0 += kBlockDepth) {
     const std::int64_t depth = std::min(kBlockDepth, total - k0);
     for (std::int64_t s = 0; s < strips; ++s) {
-      const std::byte* here = place(s, k0);
-      const std::byte* next = s + 1 < strips ? place(s + 1, k0) : place(0, std::min(k0 + depth, total - depth));
-      turn_strip<kVectors, B>(here, part.stride, depth, next - here, strip);
+      turn_strip<kVectors, B>(place(s, k0), part.stride, depth, strip);
+      const std::int64_t next_k = s + 1 < strips ? k0 : k0 + depth;
+      const std::int64_t next_depth = std::min(kBlockDepth, total - next_k);
+      FetchStrip fetch(place(s + 1 < strips ? s + 1 : 0, next_k), kStripWidth, part.stride,
+                       next_depth * static_cast<std::int64_t>(sizeof(B)));
       FetchNothing nothing;
       const float* a = packed + k0 * rows;
-      for (std::int64_t i = 0; i < rows;) {
-        const int height = tile_height(rows - i);
-        tile_of_height<kVectors, 0, 1>(height, depth, a, OneBlock{strip}, kStripWidth, sums + s * kStripWidth + i * ldc,
-                                       ldc, k0 > 0, nothing);
-        a += depth * height;
-        i += height;
-      }
+      float* const out = sums + s * rows * kStripWidth;
+      std::int64_t i = 0;
+      const auto multiply_until = [&](std::int64_t end, auto& how) HWY_ATTR {
+        while (i < end) {
+          const int height = tile_height(rows - i);
+          tile_of_height<kVectors, 0, 1>(height, depth, a, OneBlock{strip}, kStripWidth, out + i * kStripWidth,
+                                         kStripWidth, k0 > 0, how);
+          a += depth * height;
+          i += height;
+        }
+      };
+      multiply_until(rows - kFetchingRows, nothing);
+      multiply_until(rows, fetch);
+      if (k0 + depth == total) finish_strip(s, out);
     }
   }
 }
@@ -317,19 +321,17 @@ void gemm_few(ConstMatrixView x, const float* packed, const RowWeight& weight, c
 void gemm_block(const float* packed, const RowWeight& weight, const GemmColumns& columns, const Epilogue& epilogue,
                 MatrixView out) {
   static thread_local std::vector<float> sums;  // kept from call to call: a block's rows x columns
-  const std::int64_t strips = (columns.count + kStripWidth - 1) / kStripWidth, ld = strips * kStripWidth;
-  sums.resize(static_cast<std::size_t>(out.rows * ld));
+  const std::int64_t strips = (columns.count + kStripWidth - 1) / kStripWidth;
+  sums.resize(static_cast<std::size_t>(strips * out.rows * kStripWidth));
+  const auto finish_strip = [&](std::int64_t s, const float* from) HWY_ATTR {
+    const std::int64_t first = columns.first + s * kStripWidth, shift = first - strip_begin(columns, s);
+    const std::int64_t count = std::min(kStripWidth, columns.count - s * kStripWidth);
+    for (std::int64_t r = 0; r < out.rows; ++r)
+      finish(from + r * kStripWidth + shift, weight, epilogue, columns.part->begin + first, count, out.row(r));
+  };
   with_element(weight.dtype(), [&](auto element) HWY_ATTR {
-    many_rows<decltype(element)>(out.rows, weight.in_features(), packed, columns, sums.data());
+    many_rows<decltype(element)>(out.rows, weight.in_features(), packed, columns, sums.data(), finish_strip);
   });
-  const std::int64_t column = columns.part->begin + columns.first;
-  const std::int64_t whole = columns.count / kStripWidth * kStripWidth, left = columns.count - whole;
-  const std::int64_t shift = columns.first + whole - strip_begin(columns, strips - 1);
-  for (std::int64_t r = 0; r < out.rows; ++r) {
-    const float* row = sums.data() + r * ld;
-    finish(row, weight, epilogue, column, whole, out.row(r));
-    if (left > 0) finish(row + whole + shift, weight, epilogue, column + whole, left, out.row(r));
-  }
 }
 
 }  // namespace chiasm::HWY_NAMESPACE

@@ -103,13 +103,13 @@ HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const Bloc
   }
   for (int block = 0; block < blocks.count(); ++block) {
     const float* HWY_RESTRICT b = blocks.block(block);
-    std::int64_t k = 0;
-    for (; k + kUnrolled <= depth; k += kUnrolled) {
+    const std::int64_t whole = depth / kUnrolled * kUnrolled;
+    for (std::int64_t k = 0; k < whole; k += kUnrolled) {
       if (Fetch::kActive && k % kFetchSteps == 0) fetch.next();
 #pragma GCC unroll 4
       for (std::int64_t i = k; i < k + kUnrolled; ++i) tile_step<MR, NV, Row>(a + i * Step, b + i * ldb, acc);
     }
-    for (; k < depth; ++k) tile_step<MR, NV, Row>(a + k * Step, b + k * ldb, acc);
+    for (std::int64_t k = whole; k < depth; ++k) tile_step<MR, NV, Row>(a + k * Step, b + k * ldb, acc);
     a += depth * Step;
   }
 #pragma GCC unroll 16
