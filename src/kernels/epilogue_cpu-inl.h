@@ -12,6 +12,7 @@
 
 #include <hwy/highway.h>
 
+#include "kernels/exp_cpu-inl.h"
 #include "kernels/ops.h"
 #include "kernels/tile_cpu-inl.h"
 

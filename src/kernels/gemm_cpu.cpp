@@ -201,44 +201,11 @@ void few_rows(ConstMatrixView x, const float* packed, const GemmColumns& columns
 
 // --- many rows
 
-// Four rows of `depth` floats, `stride` apart, as columns: out[k * height + r].
-HWY_INLINE void turn_four_rows(const float* from, std::int64_t stride, std::int64_t depth, std::int64_t height,
-                               float* out) {
-  std::int64_t k = 0;
-#if HWY_TARGET != HWY_SCALAR
-  const hn::FixedTag<float, 4> d;
-  const hn::Repartition<double, decltype(d)> pairs;
-  for (; k + 4 <= depth; k += 4) {
-    const auto r0 = hn::LoadU(d, from + k), r1 = hn::LoadU(d, from + stride + k);
-    const auto r2 = hn::LoadU(d, from + 2 * stride + k), r3 = hn::LoadU(d, from + 3 * stride + k);
-    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
-    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
-    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
-    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
-    float* to = out + k * height;
-    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, to);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, to + height);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, to + 2 * height);
-    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + 3 * height);
-  }
-#endif
-  for (; k < depth; ++k)
-    for (std::int64_t r = 0; r < 4; ++r) out[k * height + r] = from[r * stride + k];
-}
-
 // Inputs [k0, k0 + depth) of a block's rows as tiles of [k][tile rows], tile after tile.
 void pack_rows(ConstMatrixView x, std::int64_t k0, std::int64_t depth, float* out) {
   for (std::int64_t i = 0; i < x.rows;) {
     const int height = tile_height(x.rows - i);
-    const float* from = x.row(i) + k0;
-    if (height >= 4) {
-      for (int r = 0; r + 4 <= height; r += 4) turn_four_rows(from + r * x.stride, x.stride, depth, height, out + r);
-      if (height % 4 != 0)  // the last four, some of them once more
-        turn_four_rows(from + (height - 4) * x.stride, x.stride, depth, height, out + height - 4);
-    } else {
-      for (int r = 0; r < height; ++r)
-        for (std::int64_t k = 0; k < depth; ++k) out[k * height + r] = from[r * x.stride + k];
-    }
+    turn_rows(height, [&](std::int64_t r) { return x.row(i + r) + k0; }, depth, height, out);
     out += depth * height;
     i += height;
   }

@@ -261,14 +261,17 @@ class CpuOps final : public Ops {
     const std::int64_t blocks = (rows + kKvBlock - 1) / kKvBlock, tiles = (rows + kQueryTile - 1) / kQueryTile;
     const std::int64_t block_floats = (head_dim + width) * kKvBlock;
     if (rows == 0) return;
-    constexpr std::int64_t kScratchFloats = 4 << 20;
+    constexpr std::int64_t kScratchFloats = 1 << 20;
     const std::int64_t group = std::clamp<std::int64_t>(kScratchFloats / (blocks * block_floats), 1, heads);
-    Matrix scratch(group * blocks, block_floats);
+    // Kept from call to call: new memory would be cleared each time.
+    static thread_local Matrix scratch;
+    if (scratch.size() < group * blocks * block_floats) scratch = Matrix(group * blocks, block_floats);
+    float* const packed = scratch.data();
     for (std::int64_t h0 = 0; h0 < heads; h0 += group) {
       const std::int64_t here = std::min(group, heads - h0);
       run(here * blocks, here * rows * head_dim, [&](std::int64_t i, int) {
         const std::int64_t h = h0 + i / blocks, first = i % blocks * kKvBlock, count = std::min(kKvBlock, rows - first);
-        float* to = scratch.row(i);
+        float* to = packed + i * block_floats;
         pack_block_cpu(k.row_range(first, count).col_range(h * head_dim, head_dim),
                        v.row_range(first, count).col_range(h * head_dim, head_dim), to, to + head_dim * kKvBlock);
       });
@@ -276,7 +279,7 @@ class CpuOps final : public Ops {
         const std::int64_t head = i / tiles, first = i % tiles * kQueryTile;
         std::vector<KeyValueBlock> keys(static_cast<std::size_t>(blocks));
         for (std::int64_t b = 0; b < blocks; ++b) {
-          const float* at = scratch.row(head * blocks + b);
+          const float* at = packed + (head * blocks + b) * block_floats;
           keys[b] = {at, at + head_dim * kKvBlock};
         }
         QueryTile tile;

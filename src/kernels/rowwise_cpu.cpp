@@ -9,6 +9,7 @@
 #define HWY_TARGET_INCLUDE "kernels/rowwise_cpu.cpp"
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
+#include "kernels/exp_cpu-inl.h"
 #include "kernels/tile_cpu-inl.h"
 // clang-format on
 

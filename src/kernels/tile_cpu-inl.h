@@ -12,7 +12,6 @@
 
 #include <cstdint>
 
-#include <hwy/contrib/math/math-inl.h>
 #include <hwy/highway.h>
 
 HWY_BEFORE_NAMESPACE();
@@ -34,9 +33,6 @@ constexpr int kTileRows = 6;
 HWY_INLINE VF32 load_f32(const hwy::bfloat16_t* p) {
   return hn::PromoteTo(F32(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, F32>(), p));
 }
-
-// exp(x), from 88 on exp(88): hn::Exp gives anything above 104.
-HWY_INLINE VF32 exp_within_range(VF32 x) { return hn::Exp(F32(), hn::Min(x, hn::Set(F32(), 88.0F))); }
 
 // The operand whose rows are summed: `depth` rows of it, or several such blocks that lie apart, one after the other.
 struct OneBlock {
@@ -86,7 +82,7 @@ HWY_INLINE void tile_step(const float* HWY_RESTRICT a, const float* HWY_RESTRICT
 
 // c[i][0 .. NV vectors) (+)= sum over k of a[k * Step + i * Row] * b[k * ldb ..], k over `depth` rows of each block.
 template <int MR, int NV, std::int64_t Step, std::int64_t Row, class Blocks, class Fetch>
-HWY_INLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const Blocks& blocks, std::int64_t ldb,
+HWY_NOINLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const Blocks& blocks, std::int64_t ldb,
                      float* HWY_RESTRICT c, std::int64_t ldc, bool accumulate, Fetch& fetch) {
   const F32 d;
   VF32 acc[MR][NV];

@@ -87,6 +87,45 @@ HWY_INLINE VF32 input(const VU32 (&words)[4], std::int64_t i) {
   }
 }
 
+// Rows of `depth` floats as columns, four at once: out[k * height + r].
+HWY_INLINE void turn_four_rows(const float* const (&rows)[4], std::int64_t depth, std::int64_t height, float* out) {
+  std::int64_t k = 0;
+#if HWY_TARGET != HWY_SCALAR
+  const hn::FixedTag<float, 4> d;
+  const hn::Repartition<double, decltype(d)> pairs;
+  for (; k + 4 <= depth; k += 4) {
+    const auto r0 = hn::LoadU(d, rows[0] + k), r1 = hn::LoadU(d, rows[1] + k);
+    const auto r2 = hn::LoadU(d, rows[2] + k), r3 = hn::LoadU(d, rows[3] + k);
+    const auto low01 = hn::BitCast(pairs, hn::InterleaveLower(d, r0, r1));
+    const auto low23 = hn::BitCast(pairs, hn::InterleaveLower(d, r2, r3));
+    const auto high01 = hn::BitCast(pairs, hn::InterleaveUpper(d, r0, r1));
+    const auto high23 = hn::BitCast(pairs, hn::InterleaveUpper(d, r2, r3));
+    float* to = out + k * height;
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, low01, low23)), d, to);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, low01, low23)), d, to + height);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveLower(pairs, high01, high23)), d, to + 2 * height);
+    hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(pairs, high01, high23)), d, to + 3 * height);
+  }
+#endif
+  for (; k < depth; ++k)
+    for (std::int64_t r = 0; r < 4; ++r) out[k * height + r] = rows[r][k];
+}
+
+// Any number of rows; row(i) is where the i-th begins.
+template <class Row>
+HWY_INLINE void turn_rows(std::int64_t count, const Row& row, std::int64_t depth, std::int64_t height, float* out) {
+  const auto turn_from = [&](std::int64_t i) HWY_ATTR {
+    turn_four_rows({row(i), row(i + 1), row(i + 2), row(i + 3)}, depth, height, out + i);
+  };
+  for (std::int64_t i = 0; i + 4 <= count; i += 4) turn_from(i);
+  if (count < 4) {
+    for (std::int64_t i = 0; i < count; ++i)
+      for (std::int64_t k = 0; k < depth; ++k) out[k * height + i] = row(i)[k];
+  } else if (count % 4 != 0) {
+    turn_from(count - 4);  // the last four, some of them once more
+  }
+}
+
 }  // namespace chiasm::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
