@@ -106,33 +106,13 @@ __global__ void __launch_bounds__(kWarps* kWarp, 3) decode_kernel(const Operands
   const int first_key = split * row.split_keys;
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
   const int g = lane / 4, quad = lane % 4;
-  // Keys of earlier steps are there, since the step's lists were copied behind all that wrote them: they come while the
-  // kernel in front still runs, to L2, and a warp's first to where they are needed.
-  const int end_key = min(first_key + row.split_keys, row.keys), own_first = first_key + warp * kBlockKeys;
-  const bool early = own_first + kBlockKeys < row.keys;  // the newest is not among them
-  for (int first = own_first; lane == 0 && first < end_key; first += kWarps * kBlockKeys) {
-    if (early && first == own_first) continue;
+  // Keys of earlier steps are there: they come to L2 while the kernel in front still runs.
+  for (int first = first_key + warp * kBlockKeys; lane == 0 && first < min(first_key + row.split_keys, row.keys);
+       first += kWarps * kBlockKeys) {
     const bf16* const block = key_block<kDim>(o, row, first, head);
     prefetch_to_l2(block, kBlockKeys * kDim * 2);
     prefetch_to_l2(block + o.pool.value_offset, kBlockKeys * kDim * 2);
   }
-  uint4 keys[kBlockKeys / 8][kChunks];
-  const auto load = [&](int first) {
-    const bf16* const block = key_block<kDim>(o, row, first, head);
-    __syncwarp();  // the values of the round before are read
-    for (int i = lane; i < kBlockKeys * kWide; i += kWarp)
-      copy_async_16(&values[warp][i / kWide * kRow + i % kWide * 8], block + o.pool.value_offset + i * 8,
-                    first + i / kWide < row.keys);
-    commit_copies();
-#pragma unroll
-    for (int n = 0; n < kBlockKeys / 8; ++n)
-#pragma unroll
-      for (int c = 0; c < kChunks; ++c)
-        keys[n][c] = first + n * 8 + g < row.keys
-                         ? *reinterpret_cast<const uint4*>(block + (n * 8 + g) * kDim + c * 32 + quad * 8)
-                         : make_uint4(0, 0, 0, 0);
-  };
-  if (early) load(own_first);
   wait_for_previous();
   if (first_key >= row.keys) return;
   if constexpr (kTurn) {
@@ -157,8 +137,22 @@ __global__ void __launch_bounds__(kWarps* kWarp, 3) decode_kernel(const Operands
   }
   float out[kWide][4] = {};
   float highest[2] = {-INFINITY, -INFINITY}, total[2] = {};
-  for (int first = own_first; first < end_key; first += kWarps * kBlockKeys) {
-    if (!early || first != own_first) load(first);
+  for (int first = first_key + warp * kBlockKeys; first < min(first_key + row.split_keys, row.keys);
+       first += kWarps * kBlockKeys) {
+    const bf16* const block = key_block<kDim>(o, row, first, head);
+    const bf16* const value_rows = block + o.pool.value_offset;
+    __syncwarp();  // the values of the round before are read
+    for (int i = lane; i < kBlockKeys * kWide; i += kWarp)
+      copy_async_16(&values[warp][i / kWide * kRow + i % kWide * 8], value_rows + i * 8, first + i / kWide < row.keys);
+    commit_copies();
+    uint4 keys[kBlockKeys / 8][kChunks];  // all are asked for before the first is used
+#pragma unroll
+    for (int n = 0; n < kBlockKeys / 8; ++n)
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c)
+        keys[n][c] = first + n * 8 + g < row.keys
+                         ? *reinterpret_cast<const uint4*>(block + (n * 8 + g) * kDim + c * 32 + quad * 8)
+                         : make_uint4(0, 0, 0, 0);
     float scores[kBlockKeys / 8][4] = {};
 #pragma unroll
     for (int n = 0; n < kBlockKeys / 8; ++n) {
