@@ -22,11 +22,12 @@ struct Shape {
 
 // out [m, n] = x [m, k] * w [n, k]^T of the 2B.
 constexpr Shape kShapes[] = {
-    {"vision qkv", 1024, 3840, 1280},  {"vision fc1", 1024, 5120, 1280},    {"vision fc2", 1024, 1280, 5120},
-    {"prefill qkv", 272, 2048, 1536},  {"prefill o", 272, 1536, 1536},      {"prefill gate", 272, 8960, 1536},
-    {"prefill down", 272, 1536, 8960}, {"1 row, gate", 1, 8960, 1536},      {"4 rows, gate", 4, 8960, 1536},
-    {"8 rows, gate", 8, 8960, 1536},   {"16 rows, gate", 16, 8960, 1536},   {"64 rows, gate", 64, 8960, 1536},
-    {"1 row, down", 1, 1536, 8960},    {"1 row, lm_head", 1, 151936, 1536},
+    {"vision qkv", 1024, 3840, 1280},    {"vision proj", 1024, 1280, 1280}, {"vision fc1", 1024, 5120, 1280},
+    {"vision fc2", 1024, 1280, 5120},    {"prefill qkv", 272, 2048, 1536},  {"prefill o", 272, 1536, 1536},
+    {"prefill gate", 272, 8960, 1536},   {"prefill down", 272, 1536, 8960}, {"1 row, gate", 1, 8960, 1536},
+    {"4 rows, gate", 4, 8960, 1536},     {"8 rows, gate", 8, 8960, 1536},   {"14 rows, gate", 14, 8960, 1536},
+    {"16 rows, gate", 16, 8960, 1536},   {"64 rows, gate", 64, 8960, 1536}, {"1 row, down", 1, 1536, 8960},
+    {"1 row, lm_head", 1, 151936, 1536},
 };
 
 std::vector<Row> products(const Shape& shape, int threads, int rounds) {

@@ -107,8 +107,7 @@ void absorb(float* scores, std::int64_t keys, std::int64_t first, const QueryTil
 void scale_row(const float* row, std::int64_t count, float factor, float* out) {
   const F32 d;
   std::int64_t j = 0;
-  for (; j + kLanes <= count; j += kLanes)
-    hn::StoreU(hn::Mul(hn::LoadU(d, row + j), hn::Set(d, factor)), d, out + j);
+  for (; j + kLanes <= count; j += kLanes) hn::StoreU(hn::Mul(hn::LoadU(d, row + j), hn::Set(d, factor)), d, out + j);
   for (; j < count; ++j) out[j] = row[j] * factor;
 }
 

@@ -82,8 +82,8 @@ HWY_INLINE void turn_strip(const std::byte* weights, std::int64_t step, std::int
   }
 }
 
-// The bytes of the next strip, fetched line by line while rows are multiplied with this one: all at once they would keep
-// the turning waiting.
+// The bytes of the next strip, fetched line by line while rows are multiplied with this one: all at once they would
+// keep the turning waiting.
 class FetchStrip {
  public:
   static constexpr bool kActive = true;

@@ -83,7 +83,7 @@ HWY_INLINE void tile_step(const float* HWY_RESTRICT a, const float* HWY_RESTRICT
 // c[i][0 .. NV vectors) (+)= sum over k of a[k * Step + i * Row] * b[k * ldb ..], k over `depth` rows of each block.
 template <int MR, int NV, std::int64_t Step, std::int64_t Row, class Blocks, class Fetch>
 HWY_NOINLINE void tile(std::int64_t depth, const float* HWY_RESTRICT a, const Blocks& blocks, std::int64_t ldb,
-                     float* HWY_RESTRICT c, std::int64_t ldc, bool accumulate, Fetch& fetch) {
+                       float* HWY_RESTRICT c, std::int64_t ldc, bool accumulate, Fetch& fetch) {
   const F32 d;
   VF32 acc[MR][NV];
   if (accumulate) {
