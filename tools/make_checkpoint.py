@@ -10,6 +10,7 @@ Needs the Python standard library only; numpy, where it is installed, makes it f
 """
 import argparse
 import array
+import concurrent.futures
 import json
 import math
 import os
@@ -46,8 +47,15 @@ def f32(x):
 def values(n, seed, scale, offset):
     """n bfloat16 values offset + scale * u as little-endian bytes; u in [-1, 1) is splitmix64 of (seed, index), the same everywhere."""
     start, step = seed * 0x9E3779B97F4A7C15 & MASK, 1 << 20
-    for i in range(0, n, step):
-        yield (fast_values if np else plain_values)(i + start, min(n - i, step), f32(scale), offset)
+
+    def part(i):
+        return (fast_values if np else plain_values)(i + start, min(n - i, step), f32(scale), offset)
+    if n <= step or not np:
+        yield from map(part, range(0, n, step))
+        return
+    with concurrent.futures.ThreadPoolExecutor() as pool:  # numpy computes outside of Python's lock
+        for i in range(0, n, 64 * step):  # at most 128 MB wait to be written
+            yield from pool.map(part, range(i, min(n, i + 64 * step), step))
 
 
 def fast_values(first, n, scale, offset):
