@@ -79,9 +79,9 @@ def commit():
         return "unknown"
 
 
-def where():
-    """What every JSON of results begins with."""
-    return {"commit": commit(), "cpu": cpu(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+def where(sources=None):
+    """What every JSON of results begins with. `sources`: what to say of the commit where git cannot know it."""
+    return {"commit": sources or commit(), "cpu": cpu(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
 def write_json(path, value):

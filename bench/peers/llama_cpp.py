@@ -73,7 +73,7 @@ class LlamaCpp:
         text, peak = sample.run_measured(
             [self.bin / "llama-mtmd-cli", "-m", self.language, "--mmproj", self.vision, "--image", s.picture, "-p", s.question, "-n", s.tokens,
              "-t", s.threads, "-c", 2048, "--temp", 0, *self.extra, *self.telling])
-        return {**sample.of_mtmd(text, s.picture_tokens), "peak_mib": peak}
+        return {**sample.of_mtmd(text), "peak_mib": peak}
 
     def server(self, port):
         s = self.setup

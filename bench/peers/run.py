@@ -13,6 +13,8 @@ examples:
   bench/peers/run.py --engines chiasm,llama.cpp --rounds 1               a first look
   bench/peers/run.py --only next                                         the next question, asked of running servers
   bench/peers/run.py --rounds 1 --json out.json --add                    one more round for out.json
+  bench/peers/run.py --picture-size 1344x1008 --only tool --rounds 1     a picture of 6912 patches
+  taskset -c 0,1 bench/peers/run.py --json lane-0.json --threads 2       one of several lanes side by side; join.py joins them
 
 encode: picture file to features; prefill: the prompt, or of engines that tell only that, the picture's part of it;
 next question: first token on a picture that was asked about before, over HTTP. exit code: 0, or 1 where nothing ran.
@@ -21,6 +23,7 @@ import argparse
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -29,6 +32,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent / "serve")]
 import figures  # noqa: E402
+import pictures  # noqa: E402
 import ratios  # noqa: E402
 from client import Client  # noqa: E402
 from figures import ROOT  # noqa: E402
@@ -39,6 +43,7 @@ from python_engines import GgufEngine, PythonEngine, environment  # noqa: E402
 from sample import Skipped, run_measured  # noqa: E402
 
 IK_PACKAGES = ["ik-llama-cpp-python", "numpy"]
+NEXT_QUESTION = "houses are there?"  # with its number and what ends the turn 10 tokens of the demo tokenizer
 NAMES = ["chiasm", "llama.cpp", "ik_llama.cpp", "transformers", "openvino", "vllm"]
 
 
@@ -50,7 +55,7 @@ class Setup:
         self.question, self.tokens, self.threads = "Describe the picture.", options.tokens, options.threads
         self.programs = options.programs
         self.env = {"XDG_CACHE_HOME": str(self.work / "cache")}
-        self.picture_tokens = None  # known after the first sample of ours
+        self.picture_tokens = None  # known for the picture that is the default, and after the first sample of ours
 
     @staticmethod
     def say(text):
@@ -136,14 +141,16 @@ def next_question(engine, setup, asked=5):
             wait_for(client, process)
             names = json.loads(client.get("/v1/models")[1])["data"]
             client.model = names[0]["id"]
-            times, first = [], None
-            for i in range(asked + 1):
-                outcome = client.ask(Planned(0, (1,), f"How many houses are there? ({i})", 10), time.monotonic())
-                if not outcome.ok:
-                    raise Skipped(f"its server answered {outcome.status}: {outcome.error[:200]}")
-                times.append(1e3 * outcome.ttft)
-            first, times = times[0], times[1:]
-            return {"next_ttft_ms": figures.median(times), "new_picture_ttft_ms": first}
+            outcomes = []
+            for i in range(asked + 1):  # unlike from their first word on, so that none shares more than the picture
+                outcomes.append(client.ask(Planned(0, (1,), f"{i} {NEXT_QUESTION}", 10), time.monotonic()))
+                if not outcomes[-1].ok:
+                    raise Skipped(f"its server answered {outcomes[-1].status}: {outcomes[-1].error[:200]}")
+            first, others = outcomes[0], outcomes[1:]
+            out = {"next_ttft_ms": figures.median([1e3 * o.ttft for o in others]), "new_picture_ttft_ms": 1e3 * first.ttft}
+            if all(o.prompt_tokens and o.cached_tokens for o in others):  # not every server tells
+                out["next_own_tokens"] = max(o.prompt_tokens - o.cached_tokens for o in others)
+            return out
         finally:
             process.terminate()
             try:
@@ -195,6 +202,7 @@ def parse(arguments):
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS)
     a.add_argument("--checkpoint", type=pathlib.Path, default=ROOT / "build/bench/2b-full", help="default: %(default)s, which ./dev bench --peers makes")
     a.add_argument("--picture", type=pathlib.Path, default=ROOT / "models/toytown/eval/scene-16.png", help="default: a 448 x 448 one")
+    a.add_argument("--picture-size", metavar="WxH", help="instead: one made on the spot; 1344x1008 are 6912 patches")
     a.add_argument("--programs", type=pathlib.Path, default=ROOT / "build/release/bin", help="folder of ours")
     a.add_argument("--precisions", type=lambda text: text.split(","), default=["exact", "int8", "int4"], help="of ours (default: exact,int8,int4)")
     a.add_argument("--kernels", type=lambda text: text.split(","), default=[], metavar="NAME,...", help="ours in int8 by these integer kernels too, as avx512-vnni where amx is the fastest (docs/adr/0012-precision.md)")
@@ -211,6 +219,7 @@ def parse(arguments):
     a.add_argument("--threads", type=int, default=os.cpu_count())
     a.add_argument("--work", type=pathlib.Path, default=ROOT / "build/peers", help="environments and weights (default: %(default)s)")
     a.add_argument("--json", type=pathlib.Path)
+    a.add_argument("--commit", help="what the JSON says about the sources of ours (default: what git says)")
     a.add_argument("--add", action="store_true", help="keep the samples that --json's file has already")
     options = a.parse_args(arguments)
     unknown = set(options.engines) - set(NAMES)
@@ -218,6 +227,8 @@ def parse(arguments):
         a.error(f"no such engine: {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     if options.add and not options.json:
         a.error("--add needs --json FILE")
+    if options.picture_size and not re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", options.picture_size):
+        a.error(f"--picture-size {options.picture_size}: expected WIDTHxHEIGHT in pixels, as 1344x1008")
     if not (options.checkpoint / "config.json").exists():
         a.error(f"{options.checkpoint} is no checkpoint: ./dev bench --peers makes it, or name one with --checkpoint")
     return options
@@ -226,6 +237,10 @@ def parse(arguments):
 def main(arguments=None):
     options = parse(arguments)
     options.work.mkdir(parents=True, exist_ok=True)
+    if options.picture_size:
+        options.picture = options.work / f"{options.picture_size}.png"
+        width, height = map(int, options.picture_size.split("x"))
+        options.picture.write_bytes(pictures.png(width, 1, height))
     setup = Setup(options)
     config = json.loads((options.checkpoint / "config.json").read_text(encoding="utf-8"))
     setup.picture_tokens = 1024 // config["vision_config"]["spatial_merge_size"] ** 2 if options.picture.name == "scene-16.png" else None
@@ -233,7 +248,7 @@ def main(arguments=None):
     results = {}
     if options.add and options.json.exists():
         results = json.loads(options.json.read_text(encoding="utf-8"))["results"]
-    head = {**figures.where(), "checkpoint": options.checkpoint.name, "threads": options.threads, "tokens": options.tokens, "picture": options.picture.name}
+    head = {**figures.where(options.commit), "checkpoint": options.checkpoint.name, "threads": options.threads, "tokens": options.tokens, "picture": options.picture.name}
 
     def save(failed):
         if options.json:

@@ -50,15 +50,16 @@ def of_chiasm_ask(text):
     return out
 
 
-def of_mtmd(text, picture_tokens):
-    """The sample in what llama-mtmd-cli prints, of llama.cpp and of ik_llama.cpp."""
+def of_mtmd(text):
+    """The sample in what llama-mtmd-cli prints, of llama.cpp and of ik_llama.cpp. Its prefill is of the picture's rows alone."""
     out = {}
     encoded = re.findall(r"mtmd batch encoding done in (\d+) ms", text) or re.findall(r"image slice encoded in (\d+) ms", text)
     if encoded:
         out["encode_ms"] = float(sum(map(int, encoded)))
     decoded = re.findall(r"image decoded \(batch \d+/\d+\) in (\d+) ms", text)
-    if decoded:
-        out |= {"prefill_tokens": picture_tokens, "prefill_ms": float(sum(map(int, decoded)))}
+    rows = re.findall(r"decoding image batch \d+/\d+, n_tokens_batch = (\d+)", text)
+    if decoded and rows:
+        out |= {"prefill_tokens": sum(map(int, rows)), "prefill_ms": float(sum(map(int, decoded)))}
     for ms, runs in re.findall(r"(?<!prompt )eval time = +([\d.]+) ms / +(\d+) runs", text):
         out |= {"decode_tokens": int(runs), "decode_ms": float(ms)}
     if not out:

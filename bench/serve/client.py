@@ -21,6 +21,7 @@ class Outcome:
     last: float = 0.0
     gaps: list = dataclasses.field(default_factory=list)  # between tokens
     tokens: int = 0
+    prompt_tokens: int = 0     # 0: the server does not tell
     cached_tokens: int = 0
     background: bool = False
 
@@ -107,6 +108,7 @@ def take(out, event, now):
     usage = event.get("usage")
     if usage:
         out.tokens = usage.get("completion_tokens", out.tokens)
+        out.prompt_tokens = usage.get("prompt_tokens", 0)
         out.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     for choice in event.get("choices", []):
         delta = choice.get("delta") or {}

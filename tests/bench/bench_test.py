@@ -17,6 +17,7 @@ import zlib
 BENCH = pathlib.Path(__file__).resolve().parent.parent.parent / "bench"
 sys.path[:0] = [str(BENCH), str(BENCH / "peers"), str(BENCH / "serve")]
 import figures  # noqa: E402
+import join  # noqa: E402
 import llama_cpp  # noqa: E402
 import pictures  # noqa: E402
 import plan  # noqa: E402
@@ -103,6 +104,9 @@ class Plans(unittest.TestCase):
         at = data.index(b"IDAT")
         length = int.from_bytes(data[at - 4:at], "big")
         self.assertEqual(len(zlib.decompress(data[at + 4:at + 4 + length])), 30 * (3 * 30 + 1))
+        wide = pictures.png(40, 5, 30)
+        at = wide.index(b"IDAT")
+        self.assertEqual((wide[16:24], len(zlib.decompress(wide[at + 4:]))), (b"\0\0\0\x28\0\0\0\x1e", 30 * (3 * 40 + 1)))
 
 
 class Events(unittest.TestCase):
@@ -202,12 +206,14 @@ class Peers(unittest.TestCase):
 
     def test_mtmd(self):
         end = "x: prompt eval time =  900.00 ms /  272 tokens ( 3.3 ms per token, 302 tokens per second)\nx:        eval time =    2300.50 ms /    23 runs   ( 100 ms per token)\n"
-        old = "image slice encoded in 16000 ms\nimage decoded (batch 1/1) in 6100 ms\n" + end
-        new = "encoding mtmd batch\nmtmd batch encoding done in 16000 ms\nimage decoded (batch 1/2) in 6000 ms\nimage decoded (batch 2/2) in 100 ms\n" + end
+        def decoded(batch, rows, ms):
+            return f"decoding image batch {batch}, n_tokens_batch = {rows}\nimage decoded (batch {batch}) in {ms} ms\n"
+        old = "image slice encoded in 16000 ms\n" + decoded("1/1", 256, 6100) + end
+        new = "encoding mtmd batch\nmtmd batch encoding done in 16000 ms\n" + decoded("1/2", 200, 6000) + decoded("2/2", 56, 100) + end
         for text in (old, new):
-            self.assertEqual(sample.of_mtmd(text, 256), {"encode_ms": 16000, "prefill_tokens": 256, "prefill_ms": 6100, "decode_tokens": 23, "decode_ms": 2300.5})
+            self.assertEqual(sample.of_mtmd(text), {"encode_ms": 16000, "prefill_tokens": 256, "prefill_ms": 6100, "decode_tokens": 23, "decode_ms": 2300.5})
         with self.assertRaises(sample.Skipped):
-            sample.of_mtmd("error: no model", 256)
+            sample.of_mtmd("error: no model")
 
     def test_drivers(self):
         self.assertEqual(sample.of_json_line('log\n{"encode_ms": 1}\n'), {"encode_ms": 1})
@@ -252,6 +258,16 @@ class Peers(unittest.TestCase):
             say = staticmethod(lambda _: None)
         failed = peers_run.measure(Options, Quiet, [good, bad], results, saved.append)
         self.assertEqual((results, failed, bad.calls, len(saved)), ({"good": [{"encode_ms": n} for n in (1, 2, 3)]}, {"bad": "broken"}, 1, 3))
+
+    def test_lanes_are_joined(self):
+        def run(ms, **more):
+            head = {"commit": "c", "cpu": "p", "checkpoint": "2b", "threads": 2, "tokens": 24, "picture": "x.png", "date": "d", "skipped": {}}
+            return {**head, "results": {"peer": [{"encode_ms": ms}]}, **more}
+        whole = join.joined({"a": run(1), "b": run(2, date="e", skipped={"other": "why"})})
+        self.assertEqual(whole["results"], {"peer": [{"encode_ms": 1, "lane": "a"}, {"encode_ms": 2, "lane": "b"}]})
+        self.assertEqual((whole["lanes"], whole["date"], whole["skipped"]), (["a", "b"], "e", {"other (b)": "why"}))
+        with self.assertRaisesRegex(ValueError, "b has threads 4, a has 2"):
+            join.joined({"a": run(1), "b": run(2, threads=4)})
 
     def test_ratios(self):
         ours = [{"encode_ms": e, "prefill_tokens": 200, "prefill_ms": 1000, "peak_mib": 100} for e in (90, 100, 5000)]
