@@ -147,7 +147,8 @@ def next_question(engine, setup, asked=5):
                 if not outcomes[-1].ok:
                     raise Skipped(f"its server answered {outcomes[-1].status}: {outcomes[-1].error[:200]}")
             first, others = outcomes[0], outcomes[1:]
-            out = {"next_ttft_ms": figures.median([1e3 * o.ttft for o in others]), "new_picture_ttft_ms": 1e3 * first.ttft}
+            each = [1e3 * o.ttft for o in others]
+            out = {"next_ttft_ms": figures.median(each), "each_next_ttft_ms": each, "new_picture_ttft_ms": 1e3 * first.ttft}
             if all(o.prompt_tokens and o.cached_tokens for o in others):  # not every server tells
                 out["next_own_tokens"] = max(o.prompt_tokens - o.cached_tokens for o in others)
             return out
