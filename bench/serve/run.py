@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Open-loop load on an OpenAI-compatible server with pictures: when each request is due is planned before the first is sent.
 
-usage: run.py [-m MODEL | --url URL] [--scenario NAME ...] [--rate R | --load L] [--json FILE]
+usage: run.py [-m MODEL | --url URL] [--scenario NAME ...] [--rate R | --load L] [--json FILE [--add]]
 
 Latencies count from the moment a request was due, so a server that falls behind is not asked less. Without --rate the
 rate is --load times what one request after the other reaches, measured first: a known and a new picture are asked about
@@ -10,6 +10,7 @@ alone. Standard library only.
 examples:
   bench/serve/run.py                                                     the demo model in build/release/bin/chiasm
   bench/serve/run.py -m build/bench/2b-full --scenario one-picture
+  bench/serve/run.py --server-option=--precision=int8 --json out.json --add      one more run in out.json
   bench/serve/run.py -m Qwen2-VL-2B-Instruct --server-option=--threads=8 --json load.json
   bench/serve/run.py --url http://localhost:9000 --model-name qwen --rate 0.5    any server, also somebody else's
 
@@ -213,11 +214,20 @@ def parse(arguments):
     a.add_argument("--goal-ttft", type=float, default=1000, metavar="MS", help="for goodput (default %(default)s)")
     a.add_argument("--goal-token", type=float, default=200, metavar="MS", help="for goodput (default %(default)s)")
     a.add_argument("--json", type=pathlib.Path, help="also write the figures to this file")
+    a.add_argument("--add", action="store_true", help="keep the runs that --json's file has already")
     options = a.parse_args(arguments)
+    if options.add and not options.json:
+        a.error("--add needs --json FILE")
     options.scenario = options.scenario or names
     if not options.url and not (options.model / "config.json").exists():
         a.error(f"{options.model} is no checkpoint folder (no config.json): name one with -m, or a running server with --url")
     return options
+
+
+def asked(options):
+    """What a run says of itself in the JSON; a checkpoint by its folder's name."""
+    server = {"url": options.url} if options.url else {"checkpoint": options.model.resolve().name, "server_options": options.server_option}
+    return {**server, "side": options.side, "tokens": options.tokens, "seed": options.seed, **({"rate": options.rate} if options.rate else {"load": options.load})}
 
 
 def main(arguments=None):
@@ -234,8 +244,8 @@ def main(arguments=None):
                 say(f"{row['name']}: {error}")
         print_table(rows)
         if options.json:
-            figures.write_json(options.json, {**figures.where(), "server": options.url or options.program, "model": client.model, "checkpoint": None if options.url else str(options.model),
-                                              "side": options.side, "tokens": options.tokens, "seed": options.seed, "load": options.load, "scenarios": rows})
+            earlier = json.loads(options.json.read_text(encoding="utf-8"))["runs"] if options.add and options.json.exists() else []
+            figures.write_json(options.json, {"runs": [*earlier, {**figures.where(), **asked(options), "scenarios": rows}]})
         return 1 if any(r["failed"] for r in rows) else 0
     finally:
         running.end()
