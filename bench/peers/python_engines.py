@@ -31,19 +31,25 @@ def environment(work, name, packages, say):
 
 
 class PythonEngine:
-    """`driver` is a file beside this one; it prints a sample as its last line."""
+    """`driver` is a file beside this one; it prints a sample as its last line. Asked to --check, with the checkpoint and
+    its own arguments, it ends with a message where it cannot run, and makes what it needs of the checkpoint."""
 
     def __init__(self, setup, name, driver, packages, arguments=()):
         self.setup, self.name, self.driver, self.packages, self.arguments = setup, name, HERE / driver, packages, list(arguments)
 
     def prepare(self):
         self.python = environment(self.setup.work, self.driver.stem.removesuffix("_driver"), self.packages, self.setup.say)
-        sample.run_measured([self.python, self.driver, "--check"])
+        self.run("--check", self.setup.checkpoint, *self.arguments)
+
+    def run(self, *words):
+        """What the driver prints, and its peak of resident memory."""
+        s = self.setup
+        env = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(s.threads), "OPENVINO_MODELS": str(s.work / "weights"), "PYTHONPATH": str(HERE / "beside_cpu_torch")}
+        return sample.run_measured([self.python, self.driver, *words], env={**s.env, **env})
 
     def tool(self):
         s = self.setup
-        text, peak = sample.run_measured([self.python, self.driver, s.checkpoint, s.picture, s.question, s.tokens, s.threads, *self.arguments],
-                                         env={**s.env, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(s.threads), "OPENVINO_MODELS": str(s.work / "weights")})
+        text, peak = self.run(s.checkpoint, s.picture, s.question, s.tokens, s.threads, *self.arguments)
         return {**sample.of_json_line(text), "peak_mib": peak}
 
     server = None

