@@ -53,9 +53,10 @@ void send_bytes(const CudaDevice& device, std::byte* to, std::span<const std::by
 
 template <class T>
 std::int64_t append(std::vector<std::int32_t>& to, const std::vector<T>& values) {
-  static_assert(sizeof(T) % sizeof(std::int32_t) == 0);
+  constexpr std::size_t kWord = sizeof(std::int32_t);
+  static_assert(sizeof(T) % kWord == 0);
   const auto at = static_cast<std::int64_t>(to.size());
-  to.resize(to.size() + values.size() * (sizeof(T) / sizeof(std::int32_t)));
+  to.resize(to.size() + values.size() * (sizeof(T) / kWord));
   if (!values.empty()) std::memcpy(to.data() + at, values.data(), values.size() * sizeof(T));
   return at;
 }
