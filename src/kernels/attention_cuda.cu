@@ -245,8 +245,6 @@ cudaError_t by_head_dim(const Operands& args, const QueryTile* tiles, std::int64
   return cudaErrorNotSupported;
 }
 
-bool aligned_rows(const CudaView& v) { return v.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0; }
-
 }  // namespace
 
 cudaError_t attention_cuda(CudaView q, CudaView k, CudaView v, std::int64_t heads, float scale, const QueryTile* tiles,

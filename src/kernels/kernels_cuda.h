@@ -16,6 +16,10 @@ struct CudaView {
   std::int64_t rows = 0, cols = 0, stride = 0;
   bool f32 = false;
 };
+// Whether every row begins at a multiple of 16 bytes.
+inline bool aligned_rows(const CudaView& v) {
+  return v.stride % (v.f32 ? 4 : 8) == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
+}
 
 // --- rows (rowwise_cuda.cu); x and out F32 or BF16
 cudaError_t layer_norm_cuda(CudaView x, const float* weight, const float* bias, float eps, CudaView out,

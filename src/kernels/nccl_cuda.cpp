@@ -1,9 +1,9 @@
 #include "kernels/nccl_cuda.h"
 
 #include <cstdlib>
-#include <type_traits>
+#include <string>
 
-#include <dlfcn.h>
+#include "kernels/shared_library_cuda.h"
 
 namespace chiasm {
 
@@ -12,22 +12,17 @@ Status Nccl::open() {
   // what is not in a graph (NCCL's user guide, "Using NCCL with CUDA Graphs"). Here no two are ever under way at once.
   ::setenv("NCCL_GRAPH_MIXING_SUPPORT", "0", 0);
   constexpr const char* kName = "libnccl.so.2";
-  void* handle = ::dlopen(kName, RTLD_NOW | RTLD_LOCAL);  // kept until the program ends
-  if (handle == nullptr) {
-    const char* why = ::dlerror();
-    return fail(Code::kUnavailable, "several cards need {}, which cannot be loaded: {}", kName,
-                why == nullptr ? "no reason given" : why);
-  }
-  bool all = true;
-  const auto find = [&](auto& function, const char* symbol) {
-    function = reinterpret_cast<std::decay_t<decltype(function)>>(::dlsym(handle, symbol));
-    all &= function != nullptr;
-  };
-  find(comm_init_all, "ncclCommInitAll"), find(comm_destroy, "ncclCommDestroy");
-  find(group_start, "ncclGroupStart"), find(group_end, "ncclGroupEnd");
-  find(all_reduce, "ncclAllReduce"), find(reduce, "ncclReduce");
-  find(error_text, "ncclGetErrorString"), find(last_error, "ncclGetLastError");
-  if (!all) return fail(Code::kUnavailable, "{} lacks functions of NCCL 2.13", kName);
+  ASSIGN_OR_RETURN(SharedLibrary library,
+                   SharedLibrary::open(kName, std::string("several cards need ") + kName + ", which"));
+  library.find(comm_init_all, "ncclCommInitAll");
+  library.find(comm_destroy, "ncclCommDestroy");
+  library.find(group_start, "ncclGroupStart");
+  library.find(group_end, "ncclGroupEnd");
+  library.find(all_reduce, "ncclAllReduce");
+  library.find(reduce, "ncclReduce");
+  library.find(error_text, "ncclGetErrorString");
+  library.find(last_error, "ncclGetLastError");
+  if (!library.missing().empty()) return fail(Code::kUnavailable, "{} lacks functions of NCCL 2.13", kName);
   return {};
 }
 

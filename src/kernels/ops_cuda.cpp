@@ -24,10 +24,7 @@
 namespace chiasm {
 namespace {
 
-bool aligned_rows(ConstView v) {
-  const std::int64_t per_16 = v.dtype == DType::kF32 ? 4 : 8;
-  return v.stride % per_16 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0;
-}
+bool aligned_rows(ConstView v) { return aligned_rows(cuda_view(v)); }
 
 // Operations as a graph of the driver's, which launches it in one call.
 class CudaGraph final : public Recording {

@@ -288,8 +288,6 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
   }
 }
 
-bool aligned_rows(CudaView v) { return v.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0; }
-
 }  // namespace
 
 bool can_attend_segments_cuda(CudaView q, CudaView k, CudaView v, CudaView out, std::int64_t heads) {

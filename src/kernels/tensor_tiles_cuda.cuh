@@ -1,7 +1,7 @@
 // Tiles that the copy engine brings by tensor maps, and products of two such tiles in shared memory. Included by
 // *_cuda.cu only. PTX ISA 9.0, "Tensor copies" and "Asynchronous Warpgroup Level Matrix Instructions".
 //
-// A tile is rows of 128 bytes (64 BF16 or 128 E4M3 values), eight rows every 1024 bytes, whose 16-byte pieces stand in
+// A tile is rows of 128 bytes (64 BF16 values), eight rows every 1024 bytes, whose 16-byte pieces stand in
 // the ISA's 128-byte swizzle: piece p of row r lies at p ^ r % 8.
 #pragma once
 
@@ -21,16 +21,13 @@ __device__ inline std::uint64_t tile_descriptor(std::uint32_t address, int step)
          static_cast<std::uint64_t>(2 * step);
 }
 
-// d [64, N] = or += a [64, 32 bytes] b [N, 32 bytes]^T; of E4M3 and of BF16.
+// wgmma(d, a, b, add): d [64, N] = or += a [64, 16] b [N, 16]^T, both in tiles; d has N / 2 registers.
 #define CHIASM_LIST_80                                                                               \
   "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,"  \
   "%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49," \
   "%50,%51,%52,%53,%54,%55,%56,%57,%58,%59,%60,%61,%62,%63,%64,%65,%66,%67,%68,%69,%70,%71,%72,%73," \
   "%74,%75,%76,%77,%78,%79}"
-#define CHIASM_REGISTERS_80(d)                                                                                \
-  CHIASM_REGISTERS_8(d, 0), CHIASM_REGISTERS_8(d, 8), CHIASM_REGISTERS_8(d, 16), CHIASM_REGISTERS_8(d, 24),   \
-  CHIASM_REGISTERS_8(d, 32), CHIASM_REGISTERS_8(d, 40), CHIASM_REGISTERS_8(d, 48), CHIASM_REGISTERS_8(d, 56), \
-  CHIASM_REGISTERS_8(d, 64), CHIASM_REGISTERS_8(d, 72)
+#define CHIASM_REGISTERS_80(d) CHIASM_REGISTERS_64(d), CHIASM_REGISTERS_8(d, 64), CHIASM_REGISTERS_8(d, 72)
 #define CHIASM_LIST_120                                                                                \
   "{%0,%1,%2,%3,%4,%5,%6,%7,%8,%9,%10,%11,%12,%13,%14,%15,%16,%17,%18,%19,%20,%21,%22,%23,%24,%25,"    \
   "%26,%27,%28,%29,%30,%31,%32,%33,%34,%35,%36,%37,%38,%39,%40,%41,%42,%43,%44,%45,%46,%47,%48,%49,"   \
@@ -39,37 +36,21 @@ __device__ inline std::uint64_t tile_descriptor(std::uint32_t address, int step)
   "%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117," \
   "%118,%119}"
 #define CHIASM_REGISTERS_120(d)                                                                               \
-  CHIASM_REGISTERS_8(d, 0), CHIASM_REGISTERS_8(d, 8), CHIASM_REGISTERS_8(d, 16), CHIASM_REGISTERS_8(d, 24),   \
-  CHIASM_REGISTERS_8(d, 32), CHIASM_REGISTERS_8(d, 40), CHIASM_REGISTERS_8(d, 48), CHIASM_REGISTERS_8(d, 56), \
-  CHIASM_REGISTERS_8(d, 64), CHIASM_REGISTERS_8(d, 72), CHIASM_REGISTERS_8(d, 80), CHIASM_REGISTERS_8(d, 88), \
-  CHIASM_REGISTERS_8(d, 96), CHIASM_REGISTERS_8(d, 104), CHIASM_REGISTERS_8(d, 112)
-
-__device__ inline void wgmma(float (&d)[40], std::uint64_t a, std::uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %42, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n80k16.f32.bf16.bf16 " CHIASM_LIST_40
-      ", %40, %41, add, 1, 1, 0, 0;\n}\n"
-      : CHIASM_REGISTERS_40(d)
-      : "l"(a), "l"(b), "r"(add));
-}
-
-__device__ inline void wgmma(float (&d)[80], std::uint64_t a, std::uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %82, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n160k16.f32.bf16.bf16 " CHIASM_LIST_80
-      ", %80, %81, add, 1, 1, 0, 0;\n}\n"
-      : CHIASM_REGISTERS_80(d)
-      : "l"(a), "l"(b), "r"(add));
-}
-
-__device__ inline void wgmma(float (&d)[120], std::uint64_t a, std::uint64_t b, int add) {
-  asm volatile(
-      "{\n.reg .pred add;\nsetp.ne.b32 add, %122, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n240k16.f32.bf16.bf16 " CHIASM_LIST_120
-      ", %120, %121, add, 1, 1, 0, 0;\n}\n"
-      : CHIASM_REGISTERS_120(d)
-      : "l"(a), "l"(b), "r"(add));
-}
+  CHIASM_REGISTERS_80(d), CHIASM_REGISTERS_8(d, 80), CHIASM_REGISTERS_8(d, 88), CHIASM_REGISTERS_8(d, 96),    \
+      CHIASM_REGISTERS_8(d, 104), CHIASM_REGISTERS_8(d, 112)
+// Of N columns in `count` registers; operands a, b and add come behind them, so they are the next three numbers.
+#define CHIASM_WGMMA_OF_TILES(count, columns, a_at, b_at, add_at)                                           \
+  __device__ inline void wgmma(float (&d)[count], std::uint64_t a, std::uint64_t b, int add) {              \
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #add_at ", 0;\n"                                  \
+                 "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.bf16.bf16 " CHIASM_LIST_##count      \
+                 ", %" #a_at ", %" #b_at ", add, 1, 1, 0, 0;\n}\n"                                          \
+                 : CHIASM_REGISTERS_##count(d)                                                              \
+                 : "l"(a), "l"(b), "r"(add));                                                               \
+  }
+CHIASM_WGMMA_OF_TILES(40, 80, 40, 41, 42)
+CHIASM_WGMMA_OF_TILES(80, 160, 80, 81, 82)
+CHIASM_WGMMA_OF_TILES(120, 240, 120, 121, 122)
+#undef CHIASM_WGMMA_OF_TILES
 
 // A box of a matrix, from column `column` and row `row` on, to the same place in the shared memory of every block of
 // the cluster that `blocks` names, where it completes on the barrier at the same place.

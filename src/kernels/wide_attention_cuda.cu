@@ -238,8 +238,6 @@ __global__ void __launch_bounds__((kGroups + 1) * kWarpgroup, 1)
   }
 }
 
-bool aligned_rows(const CudaView& v) { return v.stride % 8 == 0 && reinterpret_cast<std::uintptr_t>(v.data) % 16 == 0; }
-
 }  // namespace
 
 bool can_attend_wide_paged_cuda(CudaView q, CudaView out, std::int64_t heads) {
