@@ -1,10 +1,14 @@
 #include "kernels/device_cuda.h"
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cstring>
 #include <utility>
 
 #include <fmt/format.h>
+
+#include "kernels/stream_cpu.h"
 
 namespace chiasm {
 namespace {
@@ -120,6 +124,16 @@ Result<Buffer> CudaDevice::allocate(std::int64_t rows, std::int64_t cols, DType 
   return Buffer(data, free, rows, cols, dtype);
 }
 
+Result<CudaDevice::HostInts> CudaDevice::host_ints(std::int64_t count) const {
+  void* data = nullptr;
+  static_cast<void>(stream());
+  if (const cudaError_t error = cudaMallocHost(&data, static_cast<std::size_t>(count) * sizeof(std::int32_t));
+      error != cudaSuccess)
+    return fail(Code::kResourceExhausted, "cuda:{}: no pinned memory of the host for {} integers: {}", index_, count,
+                text_of(error));
+  return HostInts(static_cast<std::int32_t*>(data));
+}
+
 void CudaDevice::note(cudaError_t error, const char* what) const {
   if (error == cudaSuccess) return;
   const std::lock_guard lock(error_mutex_);
@@ -145,49 +159,70 @@ Status CudaDevice::wait() const {
 }
 
 void CudaDevice::send_small(std::byte* to, const void* from, std::uint64_t bytes) const {
-  // From pageable memory: the bytes are taken before the call returns.
+  // The driver takes so many from pageable memory at once; for more it waits until all before them is done.
+  constexpr std::uint64_t kAtOnce = 64 << 10;
+  if (bytes > kAtOnce) {
+    const auto* const values = static_cast<const std::byte*>(from);
+    return send(to, bytes, [&](std::byte* part, std::uint64_t offset, std::uint64_t count) {
+      copy_past_caches(values + offset, count, part);
+    });
+  }
   if (bytes > 0) note(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream()), "a copy to the card");
 }
 
+// A power of two, so that a piece's turn comes to the same lane again.
+std::uint64_t CudaDevice::lanes_for(std::uint64_t pieces) const {
+  return std::bit_floor(std::min({kLanes, pieces, static_cast<std::uint64_t>(threads_.size())}));
+}
+
 void CudaDevice::send(std::byte* to, std::uint64_t bytes, const Fill& fill) const {
-  const cudaStream_t on = stream();
   const std::lock_guard lock(pieces_mutex_);
-  constexpr std::uint64_t kPart = 64 << 10;  // of a thread
-  for (std::uint64_t offset = 0; offset < bytes; offset += kPiece) {
-    const Piece& piece = pieces_[offset / kPiece % kPieces];
-    const std::uint64_t count = std::min(kPiece, bytes - offset);
-    note(cudaEventSynchronize(piece.done), "a copy to the card");
-    threads_.parallel_for(static_cast<std::int64_t>((count + kPart - 1) / kPart), [&](std::int64_t i, int) {
-      const std::uint64_t begin = static_cast<std::uint64_t>(i) * kPart;
-      fill(piece.data + begin, offset + begin, std::min(kPart, count - begin));
-    });
-    note(cudaMemcpyAsync(to + offset, piece.data, count, cudaMemcpyHostToDevice, on), "a copy to the card");
-    note(cudaEventRecord(piece.done, on), "cudaEventRecord");
-  }
+  const std::uint64_t size = std::clamp(bytes / kPieces, kLeastPiece, kPiece) / kAligned * kAligned;
+  const std::uint64_t pieces = (bytes + size - 1) / size, lanes = lanes_for(pieces);
+  std::atomic<std::uint64_t> next = 0;
+  const auto send_pieces = [&](std::uint64_t lane) {
+    const cudaStream_t on = stream();
+    std::uint64_t turn = 0;
+    for (std::uint64_t i = next++; i < pieces; i = next++) {
+      const Piece& piece = pieces_[lane * kTurns + turn++ % kTurns];
+      const std::uint64_t offset = i * size, count = std::min(size, bytes - offset);
+      note(cudaEventSynchronize(piece.done), "a copy to the card");
+      fill(piece.data, offset, count);
+      note(cudaMemcpyAsync(to + offset, piece.data, count, cudaMemcpyHostToDevice, on), "a copy to the card");
+      note(cudaEventRecord(piece.done, on), "cudaEventRecord");
+    }
+  };
+  threads_.parallel_for(static_cast<std::int64_t>(lanes),
+                        [&](std::int64_t lane, int) { send_pieces(static_cast<std::uint64_t>(lane)); });
 }
 
 Status CudaDevice::receive(const std::byte* from, std::span<std::byte> to) const {
   const cudaStream_t on = stream();
   if (to.empty()) return wait();
   const std::lock_guard lock(pieces_mutex_);
-  const std::uint64_t pieces = (to.size() + kPiece - 1) / kPiece;
-  const auto count_of = [&](std::uint64_t i) { return std::min<std::uint64_t>(kPiece, to.size() - i * kPiece); };
+  const std::uint64_t size = std::clamp<std::uint64_t>(to.size() / kPieces, kLeastPiece, kPiece);
+  const std::uint64_t pieces = (to.size() + size - 1) / size, lanes = lanes_for(pieces);
   const auto begin = [&](std::uint64_t i) {
     const Piece& piece = pieces_[i % kPieces];
-    note(cudaMemcpyAsync(piece.data, from + i * kPiece, count_of(i), cudaMemcpyDeviceToHost, on), "a copy to the host");
+    const std::uint64_t count = std::min<std::uint64_t>(size, to.size() - i * size);
+    note(cudaMemcpyAsync(piece.data, from + i * size, count, cudaMemcpyDeviceToHost, on), "a copy to the host");
     note(cudaEventRecord(piece.done, on), "cudaEventRecord");
   };
   for (const Piece& piece : pieces_) note(cudaEventSynchronize(piece.done), "a copy to the card");
   for (std::uint64_t i = 0; i < std::min(pieces, kPieces); ++i) begin(i);
-  for (std::uint64_t i = 0; i < pieces; ++i) {
-    note(cudaEventSynchronize(pieces_[i % kPieces].done), "a kernel");
-    constexpr std::uint64_t kPart = 256 << 10;
-    threads_.parallel_for(static_cast<std::int64_t>((count_of(i) + kPart - 1) / kPart), [&](std::int64_t p, int) {
-      const std::uint64_t at = static_cast<std::uint64_t>(p) * kPart, count = std::min(kPart, count_of(i) - at);
-      std::memcpy(to.data() + i * kPiece + at, pieces_[i % kPieces].data + at, count);
-    });
-    if (i + kPieces < pieces) begin(i + kPieces);
-  }
+  // One thread waits for what is still to be computed, not all.
+  note(cudaEventSynchronize(pieces_[0].done), "a kernel");
+  const auto take_pieces = [&](std::uint64_t lane) {
+    note(cudaSetDevice(index_), "cudaSetDevice");
+    for (std::uint64_t i = lane; i < pieces; i += lanes) {
+      const Piece& piece = pieces_[i % kPieces];
+      note(cudaEventSynchronize(piece.done), "a copy to the host");
+      std::memcpy(to.data() + i * size, piece.data, std::min<std::uint64_t>(size, to.size() - i * size));
+      if (i + kPieces < pieces) begin(i + kPieces);
+    }
+  };
+  threads_.parallel_for(static_cast<std::int64_t>(lanes),
+                        [&](std::int64_t lane, int) { take_pieces(static_cast<std::uint64_t>(lane)); });
   return status();
 }
 

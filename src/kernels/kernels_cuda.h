@@ -28,11 +28,16 @@ cudaError_t rms_norm_cuda(CudaView x, const float* weight, float eps, CudaView o
 cudaError_t silu_mul_cuda(CudaView gate, CudaView up, CudaView out, cudaStream_t s);
 cudaError_t activate_cuda(CudaView x, int activation, cudaStream_t s);  // in place
 cudaError_t rope_cuda(CudaView x, std::int64_t heads, CudaView cos, CudaView sin, cudaStream_t s);
-// positions [axes][rows], axis [pairs], frequency [pairs].
-cudaError_t rope_table_cuda(const std::int32_t* positions, const std::int32_t* axis, const float* frequency,
-                            CudaView cos, CudaView sin, cudaStream_t s);
+struct RopeAnglesCuda {
+  const std::int32_t *positions = nullptr, *axis = nullptr;  // [axes][rows], [pairs]
+  const float* frequency = nullptr;                          // [pairs]
+};
+cudaError_t rope_table_cuda(const RopeAnglesCuda& angles, CudaView cos, CudaView sin, cudaStream_t s);
 // out.row(i) = from.row(rows[i]) with a conversion; rows null: row i.
 cudaError_t copy_rows_cuda(CudaView from, const std::int32_t* rows, CudaView out, cudaStream_t s);
+// What a step of decoding begins with, in one launch where it can be: x = rows `ids` of the table, and its angles.
+cudaError_t embed_and_turn_cuda(CudaView table, const std::int32_t* ids, CudaView x, const RopeAnglesCuda& angles,
+                                CudaView cos, CudaView sin, cudaStream_t s);
 // out[i] = as Ops::argmax. `scratch`: argmax_scratch(rows) floats and as many int32 behind them.
 cudaError_t argmax_cuda(CudaView x, float* scratch, std::int32_t* out, cudaStream_t s);
 std::int64_t argmax_scratch(std::int64_t rows);

@@ -6,12 +6,13 @@
 #include <functional>
 #include <utility>
 
+#include "kernels/stream_cpu.h"
 #include "kernels/weight_rows.h"
 
 namespace chiasm {
 namespace {
 
-// Round to nearest even, as f32_to_bf16; written so that the compiler makes vectors of it.
+// Round to nearest even, as f32_to_bf16; inline.
 inline std::uint16_t rounded(float value) {
   const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t up = bits + 0x7FFF + ((bits >> 16) & 1);
@@ -26,7 +27,7 @@ void fill_bf16(const WeightRows& rows, std::int64_t at, std::int64_t count, std:
     const std::int64_t here = std::min(count, rows.depth() - column);
     const std::byte* from = rows.row(row) + static_cast<std::uint64_t>(column) * size_of(rows.dtype());
     if (rows.dtype() == DType::kBF16) {
-      std::memcpy(to, from, static_cast<std::size_t>(here) * 2);
+      copy_past_caches(from, static_cast<std::uint64_t>(here) * 2, to);
     } else {
       for (std::int64_t i = 0; i < here; ++i) {
         float value = 0;
@@ -47,7 +48,7 @@ void fill_bf16(const WeightRows& rows, std::int64_t at, std::int64_t count, std:
 
 void send_bytes(const CudaDevice& device, std::byte* to, std::span<const std::byte> bytes) {
   device.send(to, bytes.size(), [&](std::byte* piece, std::uint64_t offset, std::uint64_t count) {
-    std::memcpy(piece, bytes.data() + offset, count);
+    copy_past_caches(bytes.data() + offset, count, piece);
   });
 }
 
@@ -66,11 +67,6 @@ std::int64_t append(std::vector<std::int32_t>& to, const std::vector<T>& values)
 CudaView cuda_view(ConstView v) {
   CHECK(v.dtype == DType::kF32 || v.dtype == DType::kBF16);
   return {const_cast<std::byte*>(v.data), v.rows, v.cols, v.stride, v.dtype == DType::kF32};
-}
-
-void round_to_bf16(const float* values, std::int64_t count, std::byte* to) {
-  auto* const out = reinterpret_cast<std::uint16_t*>(to);  // pieces are aligned
-  for (std::int64_t i = 0; i < count; ++i) out[i] = rounded(values[i]);
 }
 
 Result<std::unique_ptr<CudaWeight>> CudaWeight::room(const CudaDevice& device, std::int64_t rows, std::int64_t depth,
@@ -305,7 +301,8 @@ Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& dev
   ASSIGN_OR_RETURN(out->partial_,
                    device.allocate(out->decode_count_ * heads * out->splits_, shape.head_dim + 2, DType::kF32));
   if (!tokens.ids.empty()) {
-    ASSIGN_OR_RETURN(out->best_, device.allocate(1, 2 * argmax_scratch(out->rows()) + out->rows(), DType::kF32));
+    ASSIGN_OR_RETURN(out->best_scratch_, device.allocate(1, 2 * argmax_scratch(out->rows()), DType::kF32));
+    ASSIGN_OR_RETURN(out->best_, device.host_ints(out->rows()));
   }
   return std::unique_ptr<const StepRows>(std::move(out));
 }

@@ -15,9 +15,6 @@ namespace chiasm {
 
 CudaView cuda_view(ConstView v);
 
-// `count` values to BF16 at `to`, rounded to nearest even.
-void round_to_bf16(const float* values, std::int64_t count, std::byte* to);
-
 // Row-major [out_features, in_features] BF16, or integers with their scales; the bias in both dtypes, since cuBLASLt
 // wants it in that of the result.
 class CudaWeight final : public Weight {
@@ -107,13 +104,15 @@ class CudaStepRows final : public StepRows {
   // Of the tokens that renew() was given: a row a sequence.
   std::int64_t rows() const { return static_cast<std::int64_t>(sequences().size()); }
   const std::int32_t* ids() const { return ints_.at(at_.ids); }
-  const std::int32_t* positions() const { return ints_.at(at_.positions); }
-  const std::int32_t* axis() const { return ints_.at(at_.axis); }
-  const float* frequency() const { return reinterpret_cast<const float*>(ints_.at(at_.frequency)); }
+  RopeAnglesCuda angles() const {
+    return {.positions = ints_.at(at_.positions),
+            .axis = ints_.at(at_.axis),
+            .frequency = reinterpret_cast<const float*>(ints_.at(at_.frequency))};
+  }
   std::int64_t pairs() const { return at_.frequency - at_.axis; }
-  // Room for argmax_cuda().
-  std::int32_t* best() const { return reinterpret_cast<std::int32_t*>(best_scratch() + 2 * argmax_scratch(rows())); }
-  float* best_scratch() const { return reinterpret_cast<float*>(const_cast<std::byte*>(best_.view().data)); }
+  // Room for argmax_cuda(). What it finds goes to the host's memory: a copy behind it would take longer than it.
+  std::span<std::int32_t> best() const { return {best_.get(), static_cast<std::size_t>(rows())}; }
+  float* best_scratch() const { return reinterpret_cast<float*>(const_cast<std::byte*>(best_scratch_.view().data)); }
   WideTiles tiles() const {  // of the sequences that do not decode
     return {.queries = reinterpret_cast<const QueryTile*>(ints_.at(at_.tiles)),
             .count = tile_count_,
@@ -137,7 +136,8 @@ class CudaStepRows final : public StepRows {
                                                       const KvShape& shape, std::int64_t splits,
                                                       std::int64_t table_room);
   CudaInts ints_;
-  Buffer partial_, best_;
+  Buffer partial_, best_scratch_;
+  CudaDevice::HostInts best_;
   StepOffsets at_;
   std::int64_t tile_count_ = 0, key_tile_count_ = 0, decode_count_ = 0, splits_ = 0, room_ = 0;
 };

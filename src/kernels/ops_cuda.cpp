@@ -19,6 +19,7 @@
 #include "kernels/ops_group.h"
 #include "kernels/products_cuda.h"
 #include "kernels/segment_attention_cuda.h"
+#include "kernels/stream_cpu.h"
 #include "kernels/wide_matmul_cuda.h"
 
 namespace chiasm {
@@ -158,21 +159,26 @@ class CudaOps final : public Ops {
     const auto& w = static_cast<const CudaWeight&>(table);
     CHECK(x.rows == lists.rows() && x.cols == w.in_features() && same_shape(cos, sin) && cos.rows == x.rows);
     CHECK(cos.stride == cos.cols && sin.stride == sin.cols && lists.pairs() == cos.cols);
-    check(w.quantised() ? dequantise_cuda(w.matrix(), 0, lists.ids(), cuda_view(x), stream())
-                        : copy_rows_cuda(cuda_view(w.values()), lists.ids(), cuda_view(x), stream()),
-          "embed");
-    check(rope_table_cuda(lists.positions(), lists.axis(), lists.frequency(), cuda_view(cos), cuda_view(sin), stream()),
-          "rope_table");
+    if (w.quantised()) {
+      check(dequantise_cuda(w.matrix(), 0, lists.ids(), cuda_view(x), stream()), "embed");
+      check(rope_table_cuda(lists.angles(), cuda_view(cos), cuda_view(sin), stream()), "rope_table");
+    } else {
+      check(embed_and_turn_cuda(cuda_view(w.values()), lists.ids(), cuda_view(x), lists.angles(), cuda_view(cos),
+                                cuda_view(sin), stream()),
+            "embed");
+    }
   }
   void end_step(ConstView logits, const StepRows& step) const override {
     const auto& lists = static_cast<const CudaStepRows&>(step);
     CHECK(logits.dtype == DType::kF32 && logits.rows == lists.rows());
-    check(argmax_cuda(cuda_view(logits), lists.best_scratch(), lists.best(), stream()), "argmax");
+    check(argmax_cuda(cuda_view(logits), lists.best_scratch(), lists.best().data(), stream()), "argmax");
   }
   Status likeliest(const StepRows& step, std::span<std::int32_t> out) const override {
     const auto& lists = static_cast<const CudaStepRows&>(step);
     CHECK(static_cast<std::int64_t>(out.size()) == lists.rows());
-    return device_->receive(reinterpret_cast<const std::byte*>(lists.best()), std::as_writable_bytes(out));
+    RETURN_IF_ERROR(device_->wait());
+    std::copy_n(lists.best().begin(), out.size(), out.begin());
+    return {};
   }
 
   void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
@@ -256,9 +262,10 @@ class CudaOps final : public Ops {
     for (const float frequency : angles.frequency) ints.push_back(std::bit_cast<std::int32_t>(frequency));
     const auto sent = CudaInts::send(*device_, ints);
     if (!sent) return device_->note(sent.error().message);
-    check(rope_table_cuda(sent->at(0), sent->at(axis_at), reinterpret_cast<const float*>(sent->at(axis_at + cos.cols)),
-                          cuda_view(cos), cuda_view(sin), stream()),
-          "rope_table");
+    const RopeAnglesCuda there{.positions = sent->at(0),
+                               .axis = sent->at(axis_at),
+                               .frequency = reinterpret_cast<const float*>(sent->at(axis_at + cos.cols))};
+    check(rope_table_cuda(there, cuda_view(cos), cuda_view(sin), stream()), "rope_table");
   }
 
   void rope(View x, std::int64_t heads, const RopeTable& table) const override {
@@ -454,9 +461,9 @@ class CudaOps final : public Ops {
     device_->send(to.data, from.size() * size, [&](std::byte* piece, std::uint64_t offset, std::uint64_t count) {
       const float* values = from.data() + offset / size;
       if (to.dtype == DType::kF32) {
-        std::memcpy(piece, values, count);
+        copy_past_caches(reinterpret_cast<const std::byte*>(values), count, piece);
       } else {
-        round_to_bf16(values, static_cast<std::int64_t>(count / 2), piece);
+        round_past_caches(values, static_cast<std::int64_t>(count / 2), piece);
       }
     });
   }

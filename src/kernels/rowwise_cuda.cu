@@ -1,7 +1,7 @@
 // Row operations on the card. One block a row for norms, so that a row's sums never depend on its company.
-#include "kernels/cuda_common.cuh"
 #include <algorithm>
 
+#include "kernels/cuda_common.cuh"
 #include "kernels/kernels_cuda.h"
 
 namespace chiasm {
@@ -137,8 +137,8 @@ __global__ void rms_kernel(const float* x, std::int64_t x_stride, int cols, cons
 }
 constexpr std::int64_t kMostRmsColumns = 32768;  // whose squares fit a block's shared memory
 
-// layer_norm from F32 to BF16 of rows that fit the registers of a warp: no barriers. A warp keeps weight and bias, which
-// it has before the kernel in front ends, for all its rows.
+// layer_norm from F32 to BF16 of rows that fit the registers of a warp: no barriers. A warp keeps weight and bias,
+// which it has before the kernel in front ends, for all its rows.
 constexpr int kRowVectors = 12;  // float4s of a lane
 constexpr int kNormWarps = 4, kNormBlocks = 384;
 __global__ void __launch_bounds__(kNormWarps* kWarp, 3)
@@ -196,10 +196,11 @@ cudaError_t norm(CudaView x, const float* weight, const float* bias, float eps, 
                         static_cast<std::size_t>(x.cols), s, at<float>(x), x.stride, static_cast<int>(x.cols), weight,
                         eps, at<bf16>(out), out.stride);
   if (kLayer && wide && x.f32 && !out.f32 && x.cols <= kRowVectors * kWarp * 4)
-    return launch_early(layer_norm_kernel,
-                        static_cast<unsigned>(std::min<std::int64_t>(kNormBlocks, (x.rows + kNormWarps - 1) / kNormWarps)),
-                        kNormWarps * kWarp, 0, s, at<float>(x), x.stride, x.rows, static_cast<int>(x.cols), weight,
-                        bias, eps, at<bf16>(out), out.stride);
+    return launch_early(
+        layer_norm_kernel,
+        static_cast<unsigned>(std::min<std::int64_t>(kNormBlocks, (x.rows + kNormWarps - 1) / kNormWarps)),
+        kNormWarps * kWarp, 0, s, at<float>(x), x.stride, x.rows, static_cast<int>(x.cols), weight, bias, eps,
+        at<bf16>(out), out.stride);
   return by_dtype(x, out, [&]<class In, class Out>(In* from, Out* to) {
     const int threads = threads_for(wide ? x.cols : x.cols * 8);
     if (wide) {
@@ -287,26 +288,26 @@ __global__ void rope_kernel(T* x, std::int64_t rows, std::int64_t stride, int he
   }
 }
 
-__global__ void rope_table_kernel(const std::int32_t* positions, const std::int32_t* axis, const float* frequency,
-                                  std::int64_t rows, int pairs, float* cos, float* sin) {
-  let_next_begin();
-  wait_for_previous();
-  const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
+__device__ void angle_of(std::int64_t i, const RopeAnglesCuda& angles, std::int64_t rows, int pairs, float* cos,
+                         float* sin) {
   if (i >= rows * pairs) return;
   const std::int64_t row = i / pairs;
   const int pair = static_cast<int>(i % pairs);
-  const float angle = static_cast<float>(positions[axis[pair] * rows + row]) * frequency[pair];
+  const float angle = static_cast<float>(angles.positions[angles.axis[pair] * rows + row]) * angles.frequency[pair];
   cos[i] = cosf(angle);
   sin[i] = sinf(angle);
 }
 
-template <class In, class Out, int kVector>
-__global__ void copy_rows_kernel(const In* from, std::int64_t from_stride, const std::int32_t* rows, std::int64_t count,
-                                 std::int64_t cols, Out* out, std::int64_t out_stride) {
+__global__ void rope_table_kernel(const RopeAnglesCuda angles, std::int64_t rows, int pairs, float* cos, float* sin) {
   let_next_begin();
   wait_for_previous();
+  angle_of(blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x, angles, rows, pairs, cos, sin);
+}
+
+template <class In, class Out, int kVector>
+__device__ void copy_vector(std::int64_t i, const In* from, std::int64_t from_stride, const std::int32_t* rows,
+                            std::int64_t count, std::int64_t cols, Out* out, std::int64_t out_stride) {
   const std::int64_t vectors = cols / kVector;
-  const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x;
   if (i >= count * vectors) return;
   const std::int64_t row = i / vectors, col = i % vectors * kVector;
   const In* p = from + (rows == nullptr ? row : rows[row]) * from_stride + col;
@@ -317,6 +318,29 @@ __global__ void copy_rows_kernel(const In* from, std::int64_t from_stride, const
   } else {
     out[row * out_stride + col] = from_float<Out>(to_float(*p));
   }
+}
+
+template <class In, class Out, int kVector>
+__global__ void copy_rows_kernel(const In* from, std::int64_t from_stride, const std::int32_t* rows, std::int64_t count,
+                                 std::int64_t cols, Out* out, std::int64_t out_stride) {
+  let_next_begin();
+  wait_for_previous();
+  copy_vector<In, Out, kVector>(blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x, from, from_stride,
+                                rows, count, cols, out, out_stride);
+}
+
+// copy_rows_kernel and, by the blocks behind its own, rope_table_kernel.
+__global__ void embed_and_turn_kernel(const bf16* from, std::int64_t from_stride, const std::int32_t* rows,
+                                      std::int64_t count, std::int64_t cols, float* out, std::int64_t out_stride,
+                                      int copying, const RopeAnglesCuda angles, int pairs, float* cos, float* sin) {
+  let_next_begin();
+  wait_for_previous();
+  const int block = static_cast<int>(blockIdx.x);
+  const auto i = [](int b) { return b * static_cast<std::int64_t>(blockDim.x) + threadIdx.x; };
+  if (block < copying)
+    copy_vector<bf16, float, 8>(i(block), from, from_stride, rows, count, cols, out, out_stride);
+  else
+    angle_of(i(block - copying), angles, count, pairs, cos, sin);
 }
 
 // --- argmax: kArgmaxParts blocks a row, then one that joins them
@@ -437,11 +461,10 @@ cudaError_t rope_cuda(CudaView x, std::int64_t heads, CudaView cos, CudaView sin
   return cudaGetLastError();
 }
 
-cudaError_t rope_table_cuda(const std::int32_t* positions, const std::int32_t* axis, const float* frequency,
-                            CudaView cos, CudaView sin, cudaStream_t s) {
+cudaError_t rope_table_cuda(const RopeAnglesCuda& angles, CudaView cos, CudaView sin, cudaStream_t s) {
   if (cos.rows * cos.cols == 0) return cudaSuccess;
-  return launch_early(rope_table_kernel, blocks_for(cos.rows * cos.cols), kThreads, 0, s, positions, axis, frequency,
-                      cos.rows, static_cast<int>(cos.cols), at<float>(cos), at<float>(sin));
+  return launch_early(rope_table_kernel, blocks_for(cos.rows * cos.cols), kThreads, 0, s, angles, cos.rows,
+                      static_cast<int>(cos.cols), at<float>(cos), at<float>(sin));
 }
 
 cudaError_t copy_rows_cuda(CudaView from, const std::int32_t* rows, CudaView out, cudaStream_t s) {
@@ -456,6 +479,18 @@ cudaError_t copy_rows_cuda(CudaView from, const std::int32_t* rows, CudaView out
                    out.rows, out.cols, to, out.stride);
     }
   });
+}
+
+cudaError_t embed_and_turn_cuda(CudaView table, const std::int32_t* ids, CudaView x, const RopeAnglesCuda& angles,
+                                CudaView cos, CudaView sin, cudaStream_t s) {
+  if (x.rows * x.cols * cos.cols == 0 || table.f32 || !x.f32 || !vectorizable(table) || !vectorizable(x)) {
+    const cudaError_t error = copy_rows_cuda(table, ids, x, s);
+    return error == cudaSuccess ? rope_table_cuda(angles, cos, sin, s) : error;
+  }
+  const unsigned copying = blocks_for(x.rows * x.cols / 8), turning = blocks_for(cos.rows * cos.cols);
+  return launch_early(embed_and_turn_kernel, copying + turning, kThreads, 0, s, at<bf16>(table), table.stride, ids,
+                      x.rows, x.cols, at<float>(x), x.stride, static_cast<int>(copying), angles,
+                      static_cast<int>(cos.cols), at<float>(cos), at<float>(sin));
 }
 
 std::int64_t argmax_scratch(std::int64_t rows) { return rows * kArgmaxParts; }

@@ -3,7 +3,7 @@
 // A block has 128 rows of out and kColumns columns of it at a time, and goes on to its next such tile (a persistent
 // grid). Its first warpgroup asks for operands ahead, the two others multiply: either together, 64 rows each, or in
 // turn, a tile each, so that one's way out (bias, activation, stores) runs beside the other's products. Two blocks are
-// a cluster, which has two tiles beside each other: what both need is read once and written to both.
+// a cluster, which has two tiles below each other: the weights that both need are read once and written to both.
 #include <algorithm>
 
 #include "kernels/tensor_map_cuda.h"
@@ -22,16 +22,12 @@ constexpr int kMostShared = 227 * 1024;
 constexpr int kBoxRows = 64, kBoxRow = 160, kBoxBytes = kBoxRows * kBoxRow, kBoxes = 2;
 constexpr int kAllBoxes = 2 * kBoxes * kBoxBytes;
 
-enum class Pair { kBelow, kBeside };  // how the tiles of a cluster lie: below each other, beside each other
-
-template <int Columns, bool InTurn, Pair Lies>
+template <int Columns, bool InTurn>
 struct Shape {
   static constexpr int kColumns = Columns;
   static constexpr bool kInTurn = InTurn;
-  static constexpr Pair kLies = Lies;
-  static constexpr int kParts = InTurn ? 2 : 1;  // of 64 rows, that a warpgroup has of a tile
-  static constexpr int kXBox = Lies == Pair::kBeside ? kRows / 2 : kRows;
-  static constexpr int kWeightBox = Lies == Pair::kBelow ? Columns / 2 : Columns;
+  static constexpr int kParts = InTurn ? 2 : 1;          // of 64 rows, that a warpgroup has of a tile
+  static constexpr int kWeightBox = Columns / kCluster;  // what a block reads for its cluster
   static constexpr int kXBytes = kRows * kTileRowBytes, kStageBytes = kXBytes + Columns * kTileRowBytes;
   static constexpr int kStages = std::min(8, (kMostShared - 2048 - kAllBoxes) / kStageBytes);
   static constexpr int kShared = kStages * kStageBytes + kAllBoxes + 1024;  // the tiles begin at a multiple of 1024
@@ -48,23 +44,18 @@ struct Task {
 // What is between sums and out. One kernel each: code that is passed through once a tile has to be short.
 enum class Way { kBf16, kQuickGelu, kGelu, kTurned, kF32 };
 
-// Which tile a block of a cluster has in which of its turns: kTogether rows of tiles, column after column, then the next
-// rows, so that what clusters need at the same time is little enough for L2.
+// The tiles of a cluster, two below each other: all columns of two rows of tiles, then of the next two, so that
+// clusters at work at the same time read the same rows of x, which L2 gives to several in one go.
 template <class S>
 struct Tiles {
-  static constexpr int kTogether = 8;
-  int row_tiles, column_tiles, count;  // of clusters
+  int column_tiles, count;  // of clusters
   __host__ __device__ Tiles(int m, int n) {
-    row_tiles = (m + kRows - 1) / kRows, column_tiles = (n + S::kColumns - 1) / S::kColumns;
-    (S::kLies == Pair::kBelow ? row_tiles : column_tiles) = ((S::kLies == Pair::kBelow ? row_tiles : column_tiles) + 1) / 2;
-    count = row_tiles * column_tiles;
+    constexpr int kAllRows = kCluster * kRows;
+    column_tiles = (n + S::kColumns - 1) / S::kColumns, count = (m + kAllRows - 1) / kAllRows * column_tiles;
   }
   // Where the tile of the block of this rank begins.
   __device__ int2 first(int tile, int rank) const {
-    const int before = tile / (kTogether * column_tiles) * kTogether, rows = min(kTogether, row_tiles - before);
-    const int within = tile - before * column_tiles, row = before + within % rows, column = within / rows;
-    return make_int2((S::kLies == Pair::kBelow ? row * 2 + rank : row) * kRows,
-                     (S::kLies == Pair::kBeside ? column * 2 + rank : column) * S::kColumns);
+    return make_int2((tile / column_tiles * kCluster + rank) * kRows, tile % column_tiles * S::kColumns);
   }
 };
 
@@ -78,8 +69,8 @@ __device__ inline void store_shared(std::uint32_t to, float x, float y) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(to), "f"(x), "f"(y) : "memory");
 }
 
-// The way out of 64 rows of a tile for one warpgroup: through boxes, from where the copy engine stores them or adds them
-// to what is there.
+// The way out of 64 rows of a tile for one warpgroup: through boxes, from where the copy engine stores them or adds
+// them to what is there.
 template <Way way, int kColumns>
 struct WayOut {
   static constexpr int kSize = way == Way::kF32 ? 4 : 2, kBoxColumns = kBoxRow / kSize;
@@ -148,8 +139,7 @@ struct WayOut {
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
         bias[i] = make_float2(0, 0);
-        if (first_column + (group + i) * 8 < task.n)
-          bias[i] = *reinterpret_cast<const float2*>(from + (group + i) * 8);
+        if (first_column + (group + i) * 8 < task.n) bias[i] = *reinterpret_cast<const float2*>(from + (group + i) * 8);
       }
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
@@ -211,8 +201,7 @@ __global__ void __launch_bounds__(3 * kWarpgroup, 1)
   if (threadIdx.x < kWarpgroup) {
     give_registers<24>();
     if (threadIdx.x == 0) {
-      constexpr std::uint16_t kBoth = 3;
-      const auto own = static_cast<std::uint16_t>(1 << rank);
+      constexpr std::uint16_t kAll = (1 << kCluster) - 1;
       int stage = 0, parity = 1;  // a stage's first user does not wait
       bool waited = false;
       for (int tile = cluster; tile < tiles.count; tile += clusters) {
@@ -221,19 +210,12 @@ __global__ void __launch_bounds__(3 * kWarpgroup, 1)
           barrier_wait(empty + 8 * stage, parity);
           const std::uint32_t to = stages + stage * S::kStageBytes, barrier = full + 8 * stage;
           barrier_expect(barrier, S::kStageBytes);
-          if constexpr (S::kLies == Pair::kBelow) {
-            copy_box(to + S::kXBytes + rank * S::kWeightBox * kTileRowBytes, weight, step * kDepth,
-                     column + rank * S::kWeightBox, barrier, kBoth);
-          } else {
-            copy_box(to + S::kXBytes, weight, step * kDepth, column, barrier, own);
-          }
+          copy_box(to + S::kXBytes + rank * S::kWeightBox * kTileRowBytes, weight, step * kDepth,
+                   column + rank * S::kWeightBox, barrier, kAll);
           if (!waited) wait_for_previous();  // weights were there before
           waited = true;
-          if constexpr (S::kLies == Pair::kBelow) {
-            copy_box(to, x, step * kDepth, row, barrier, own);
-          } else {
-            copy_box(to + rank * S::kXBox * kTileRowBytes, x, step * kDepth, row + rank * S::kXBox, barrier, kBoth);
-          }
+          // Not the form for several blocks: of that L2 does not join what different clusters ask for.
+          copy_box(to, x, step * kDepth, row, barrier);
           if (++stage == kStages) stage = 0, parity ^= 1;
         }
       }
@@ -252,7 +234,6 @@ __global__ void __launch_bounds__(3 * kWarpgroup, 1)
                                      .boxes = stages + kStages * S::kStageBytes + group * kBoxes * kBoxBytes,
                                      .barrier = 3 + group};
     int stage = 0, parity = 0, turn_of = 0;
-    bool first = true;
     for (int tile = cluster; tile < tiles.count; tile += clusters) {
       if constexpr (S::kInTurn) {
         const bool other = turn_of != group;
@@ -263,8 +244,7 @@ __global__ void __launch_bounds__(3 * kWarpgroup, 1)
           continue;
         }
         // One that waited for a stage ahead of the other group would take an earlier phase of its barrier for its own.
-        if (group == 1 || !first) turn_wait(1 + group, 2 * kWarpgroup);
-        first = false;
+        if (group == 1 || tile != cluster) turn_wait(1 + group, 2 * kWarpgroup);
       }
       float sums[S::kParts][S::kColumns / 2];
       int before = 0;
@@ -302,54 +282,43 @@ __global__ void __launch_bounds__(3 * kWarpgroup, 1)
   cluster_meet();  // the other block may still write here
 }
 
-using Plain = Shape<240, false, Pair::kBelow>;
-using InTurn = Shape<160, true, Pair::kBelow>;
-using Small = Shape<80, false, Pair::kBeside>;
+using Widest = Shape<240, false>;
+using Wide = Shape<160, true>;
+using Narrow = Shape<80, true>;
 
 // In units of one column of a tile: what the busiest block does.
 template <class S>
 std::int64_t cost(int m, int n, int multiprocessors) {
-  constexpr std::int64_t kStart = 24;  // a tile's way out, where nothing runs beside it
+  // A tile's way out with nothing beside it; a change of turns, and the way out of the last.
+  constexpr std::int64_t kWayOut = 32, kChange = 4, kLast = 48;
   const std::int64_t clusters = multiprocessors / kCluster, turns = (Tiles<S>(m, n).count + clusters - 1) / clusters;
-  return S::kInTurn ? turns * S::kColumns + 2 * kStart : turns * (S::kColumns + kStart);
+  return S::kInTurn ? turns * (S::kColumns + kChange) + kLast : turns * (S::kColumns + kWayOut);
 }
 
 template <class S, Way way>
 cudaError_t launch(const WideProduct& product, CudaView out, const Task& task, int multiprocessors, cudaStream_t s) {
   CUtensorMap x, weight, to;
   const CudaView weights{const_cast<void*>(product.weight), task.n, task.k, task.k, false};
-  cudaError_t error = make_tile_map(product.x, S::kXBox, x);
+  cudaError_t error = make_tile_map(product.x, kRows, x);
   if (error == cudaSuccess) error = make_tile_map(weights, S::kWeightBox, weight);
-  if (error == cudaSuccess)
-    error = make_box_map(out, kBoxRows, WayOut<way, S::kColumns>::kBoxColumns, to);
+  if (error == cudaSuccess) error = make_box_map(out, kBoxRows, WayOut<way, S::kColumns>::kBoxColumns, to);
   const auto kernel = wide_matmul_kernel<S, way>;
   if (error == cudaSuccess)
     error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
   if (error != cudaSuccess) return error;
-  cudaLaunchAttribute attributes[2]{};
-  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  attributes[0].val.programmaticStreamSerializationAllowed = 1;
-  attributes[1].id = cudaLaunchAttributeClusterDimension;
-  attributes[1].val.clusterDim.x = kCluster, attributes[1].val.clusterDim.y = 1, attributes[1].val.clusterDim.z = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = static_cast<unsigned>(multiprocessors / kCluster * kCluster);
-  config.blockDim = 3 * kWarpgroup;
-  config.dynamicSmemBytes = S::kShared;
-  config.stream = s;
-  config.attrs = attributes;
-  config.numAttrs = 2;
-  return cudaLaunchKernelEx(&config, kernel, x, weight, to, task);
+  const auto grid = static_cast<unsigned>(multiprocessors / kCluster * kCluster);
+  return launch_early_in_clusters(kernel, kCluster, grid, 3 * kWarpgroup, S::kShared, s, x, weight, to, task);
 }
 
 template <Way way>
 cudaError_t launch_best(const WideProduct& product, CudaView out, const Task& task, int multiprocessors,
                         cudaStream_t s) {
-  const std::int64_t plain = cost<Plain>(task.m, task.n, multiprocessors),
-                     in_turn = cost<InTurn>(task.m, task.n, multiprocessors),
-                     small = cost<Small>(task.m, task.n, multiprocessors);
-  if (in_turn <= plain && in_turn <= small) return launch<InTurn, way>(product, out, task, multiprocessors, s);
-  if (plain <= small) return launch<Plain, way>(product, out, task, multiprocessors, s);
-  return launch<Small, way>(product, out, task, multiprocessors, s);
+  const std::int64_t widest = cost<Widest>(task.m, task.n, multiprocessors),
+                     wide = cost<Wide>(task.m, task.n, multiprocessors),
+                     narrow = cost<Narrow>(task.m, task.n, multiprocessors);
+  if (wide <= widest && wide <= narrow) return launch<Wide, way>(product, out, task, multiprocessors, s);
+  if (widest <= narrow) return launch<Widest, way>(product, out, task, multiprocessors, s);
+  return launch<Narrow, way>(product, out, task, multiprocessors, s);
 }
 
 }  // namespace

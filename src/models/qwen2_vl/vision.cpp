@@ -53,13 +53,14 @@ class Qwen2VlVision final : public VisionModel {
   Result<Matrix> encode(ConstMatrixView pixel_values, std::span<const Grid> grids, const Probe& probe) const override {
     RETURN_IF_ERROR(check_input(pixel_values, grids));
     const std::int64_t patches = pixel_values.rows;
+    // Before the pixels, so that a device has nothing to wait for once it has them.
+    ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(patches, grids));
+    ASSIGN_OR_RETURN(const auto segments, ops_.make_segments(cu_seqlens(grids)));
     ASSIGN_OR_RETURN(Buffer x, ops_.allocate(patches, config_.embed_dim));
-    {  // first, so that a device has them while the rest is made
+    {
       ASSIGN_OR_RETURN(const Ops::Operand values, ops_.bring(pixel_values));
       ops_.matmul(values.view, *patch_embed_, {.steady = true}, x.view());
     }
-    ASSIGN_OR_RETURN(const RotaryTable rotary, rotary_table(patches, grids));
-    ASSIGN_OR_RETURN(const auto segments, ops_.make_segments(cu_seqlens(grids)));
     RETURN_IF_ERROR(show_stage(ops_, probe, "patch_embed", x.view()));
     {
       ASSIGN_OR_RETURN(Scratch scratch, make_scratch(patches));
@@ -148,15 +149,11 @@ class Qwen2VlVision final : public VisionModel {
 
   // The first half of a head's angles turns with the patch's row, the second with its column.
   Result<RotaryTable> rotary_table(std::int64_t patches, std::span<const Grid> grids) const {
-    std::vector<std::int32_t> rows, cols;
-    rows.reserve(static_cast<std::size_t>(patches));
-    cols.reserve(static_cast<std::size_t>(patches));
-    for (const Grid& grid : grids) {
-      for (const PatchPosition& at : patch_positions(grid, config_.spatial_merge_size)) {
-        rows.push_back(at.row);
-        cols.push_back(at.col);
-      }
-    }
+    std::vector<std::int32_t> rows(static_cast<std::size_t>(patches)), cols(static_cast<std::size_t>(patches));
+    std::size_t patch = 0;
+    for (const Grid& grid : grids)
+      for (const PatchPosition& at : patch_positions(grid, config_.spatial_merge_size))
+        rows[patch] = at.row, cols[patch++] = at.col;
     const std::int64_t pairs = config_.head_dim() / 2, half = pairs / 2;
     std::vector<float> frequencies = inverse_frequencies(kRopeTheta, pairs);
     std::vector<std::int32_t> axis(static_cast<std::size_t>(half), 0);
