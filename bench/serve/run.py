@@ -35,6 +35,7 @@ from client import Client  # noqa: E402
 from figures import ROOT, number, spread  # noqa: E402
 
 ENCODED = ("chiasm_features_total", {"source": "encoded"})
+ENCODING = "chiasm_encoder_busy_seconds_total"
 
 
 def say(text):
@@ -73,6 +74,7 @@ def summary(start, outcomes, goal):
         "seconds": ended - start, "ttft_ms": ms([o.ttft for o in good]),
         "per_token_ms": ms([o.per_token for o in good if o.per_token is not None]),
         "gap_ms": ms([gap for o in good for gap in o.gaps]),
+        "background_ttft_ms": ms([o.ttft for o in outcomes if o.background and o.ok]),
         "tokens": sum(o.tokens for o in good), "cached_tokens": sum(o.cached_tokens for o in good),
         "goodput_per_s": len(within) / (ended - start) if ended > start else 0.0, "within_goal": len(within),
         "sent_late_ms": ms([o.sent - o.planned for o in outcomes]),
@@ -80,14 +82,19 @@ def summary(start, outcomes, goal):
     }
 
 
+def encodes(client):
+    """(pictures encoded, seconds spent on it) so far; None for what the server's /metrics do not know."""
+    return client.metric(ENCODED[0], **ENCODED[1]), client.metric(ENCODING)
+
+
 def run_scenario(client, name, planned, goal, note=""):
     say(f"{name}: {len(planned)} requests over {planned[-1].at:.1f} s{note}")
-    before = client.metric(ENCODED[0], **ENCODED[1])
+    before = encodes(client)
     start, outcomes = send_all(client, planned)
-    after = client.metric(ENCODED[0], **ENCODED[1])
-    out = {"name": name, **summary(start, outcomes, goal)}
     # A server whose /metrics do not know the counter: not measured. One that has counted nothing yet: 0 before.
-    out["encodes"] = None if after is None else after - (before or 0)
+    pictures, seconds = (None if after is None else after - (b or 0) for b, after in zip(before, encodes(client)))
+    out = {"name": name, **summary(start, outcomes, goal), "encodes": pictures}
+    out["encode_ms"] = 1e3 * seconds / pictures if pictures and seconds else None
     out["pictures"] = len({seed for p in planned for seed in p.pictures})
     return out
 
@@ -177,7 +184,8 @@ class Running:
 def start_server(options):
     """(url, Running). The server's caches are in a folder of its own, so that every picture is new."""
     home = tempfile.TemporaryDirectory(prefix="chiasm-bench-")
-    command = [*options.program.split(), "-m", str(options.model), "--listen", "127.0.0.1:0", "--log-level", "error", *options.server_option]
+    quiet = [] if any(word.startswith("--log-level") for word in options.server_option) else ["--log-level", "error"]
+    command = [*options.program.split(), "-m", str(options.model), "--listen", "127.0.0.1:0", *quiet, *options.server_option]
     say("starting " + " ".join(command))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "XDG_CACHE_HOME": home.name})
     running, url = Running(process, home), None

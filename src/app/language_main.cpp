@@ -103,6 +103,7 @@ int run(const Options& options, Console& console) {
     side_options.vision_precision = options.model.vision();
     ASSIGN_OR_RETURN(side_options.weights, weights_folder(options.model));
     side_options.engine = engine_options(options.language);
+    side_options.engine.on_step = step_observer(metrics, log);
     side_options.accepted_vision_digests = accepted;
     side_options.on_warning = warn;
     ASSIGN_OR_RETURN(const std::unique_ptr<LanguageSide> language, LanguageSide::open(side_options, threads));

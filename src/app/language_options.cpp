@@ -42,8 +42,8 @@ void add_language_options(CLI::App& app, LanguageFlags& flags) {
       app.add_option("--step-tokens", flags.step_tokens, "Compute at most N tokens in one pass (default: 512)"), 1,
       65'536);
   expect_number(app.add_option("--max-stall", flags.max_stall,
-                               "Let new prompts hold up running streams by X seconds a token, or with 0 as\nlong as "
-                               "a full pass takes (default: 0.1)"),
+                               "Let new prompts and pictures hold up running streams by X seconds a token,\nor with 0 "
+                               "as long as a full pass takes (default: 0.05)"),
                 "seconds, from 0 to 60", [](double x) { return x >= 0 && x <= 60; });
   expect_whole(app.add_option("--max-sequences", flags.max_sequences, "Answer N questions at once (default: 64)"), 1,
                4096);

@@ -27,7 +27,7 @@ struct LanguageFlags {
   bool media_private_networks = false;
   double media_timeout = 10;
   double ping_interval = 15;
-  double max_stall = 0.1;
+  double max_stall = 0.05;
   std::optional<std::uint64_t> max_picture, max_text, kv_memory;
   std::optional<std::int64_t> max_images, max_questions, max_json_depth;
   std::optional<std::int64_t> step_tokens, max_sequences, max_waiting;

@@ -14,6 +14,7 @@
 #include "app/serving.h"
 #include "app/vision_flags.h"
 #include "app/vision_options.h"
+#include "base/right_of_way.h"
 #include "roles/local_eye.h"
 
 namespace chiasm {
@@ -51,9 +52,10 @@ int run(const Options& options, Console& console) {
     Log log(log_level_of(options.server), log_format_of(options.server));
     ASSIGN_OR_RETURN(FrontOptions front, or_usage(front_options(options.server)));
     ThreadPool threads(options.server.threads);
-    // Pictures are looked at by threads of their own, behind those of the language model: in one pool an answer's many
-    // short loops would each wait for a long one of the encoder, and streams would stand still as long as it runs.
-    ThreadPool vision_threads(options.server.threads, ThreadPool::Rank::kBehind);
+    // Pictures are looked at by threads of their own, which stand behind the steps in which streams get their tokens:
+    // in one pool an answer's many short loops would each wait for a long one of the encoder.
+    RightOfWay way;
+    ThreadPool vision_threads(options.server.threads, &way);
 
     console.be_quiet();  // progress lines are for terminals; servers log
     ASSIGN_OR_RETURN(VisionSideOptions vision_side_options,
@@ -73,6 +75,8 @@ int run(const Options& options, Console& console) {
     side_options.vision_precision = options.model.vision();
     ASSIGN_OR_RETURN(side_options.weights, weights_folder(options.model));
     side_options.engine = engine_options(options.language);
+    side_options.engine.on_step = step_observer(metrics, log);
+    side_options.engine.way = &way;
     side_options.accepted_vision_digests = accepted;
     side_options.on_warning = [&log](std::string_view message) { log.warn(message); };
     ASSIGN_OR_RETURN(const std::unique_ptr<LanguageSide> language, LanguageSide::open(side_options, threads));

@@ -10,6 +10,8 @@
 
 #include <sys/resource.h>
 
+#include "base/right_of_way.h"
+
 namespace chiasm {
 namespace {
 
@@ -26,7 +28,7 @@ void relax() {
 #endif
 }
 
-// A third of a processor where another thread wants it too: who waits for this pool still comes to an end.
+// A quarter of a processor where another thread wants it too: who waits for this pool still comes to an end.
 constexpr int kBehind = 5;
 
 // Of the calling thread alone: on Linux a thread has a niceness of its own. Refused, it works as the others do.
@@ -49,18 +51,26 @@ struct ThreadPool::State {
   int asleep = 0;
   bool caller_asleep = false;
   std::atomic<bool> stop{false};
-  bool behind = false;
+  RightOfWay* way = nullptr;  // of those before this pool; none: nobody is
   std::vector<std::thread> threads;
 
   void drain(int thread) {
     for (std::int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*task)(i, thread);
+  }
+  void drain_behind(int thread) {
+    way->enter();
+    for (std::int64_t i = next.fetch_add(1); i < count; i = next.fetch_add(1)) {
+      way->make_way();
+      (*task)(i, thread);
+    }
+    way->exit();
   }
   bool over() const { return next.load() >= count && busy.load() == 0; }
 
   // Looks for `ready` a little while without sleeping. A pool that stands behind others has no processor to waste.
   template <class Ready>
   void watch(const Ready& ready) const {
-    if (behind) return;
+    if (way != nullptr) return;
     const auto end = std::chrono::steady_clock::now() + kHot;
     while (!ready() && std::chrono::steady_clock::now() < end)
       for (int i = 0; i < 8 && !ready(); ++i) relax();
@@ -79,19 +89,19 @@ struct ThreadPool::State {
       if (task == nullptr) continue;  // the others were done before this one woke: they did not wait for it
       ++busy;
       lock.unlock();
-      drain(thread);
+      way == nullptr ? drain(thread) : drain_behind(thread);
       lock.lock();
       if (--busy == 0 && caller_asleep) done.notify_one();
     }
   }
 };
 
-ThreadPool::ThreadPool(int threads, Rank rank) : state_(std::make_unique<State>()) {
+ThreadPool::ThreadPool(int threads, RightOfWay* way) : state_(std::make_unique<State>()) {
   if (threads <= 0) threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  state_->behind = rank == Rank::kBehind;
-  for (int i = state_->behind ? 0 : 1; i < threads; ++i) {
+  state_->way = way;
+  for (int i = way != nullptr ? 0 : 1; i < threads; ++i) {
     state_->threads.emplace_back([state = state_.get(), i] {
-      if (state->behind) step_behind();
+      if (state->way != nullptr) step_behind();
       state->run(i);
     });
   }
@@ -106,12 +116,12 @@ ThreadPool::~ThreadPool() {
   for (auto& thread : state_->threads) thread.join();
 }
 
-int ThreadPool::size() const { return static_cast<int>(state_->threads.size()) + (state_->behind ? 0 : 1); }
+int ThreadPool::size() const { return static_cast<int>(state_->threads.size()) + (state_->way != nullptr ? 0 : 1); }
 
 void ThreadPool::parallel_for(std::int64_t count, const std::function<void(std::int64_t, int)>& task) {
   if (count <= 0) return;
   const std::lock_guard loop(state_->loop);
-  if (!state_->behind && (count == 1 || state_->threads.empty())) {
+  if (state_->way == nullptr && (count == 1 || state_->threads.empty())) {
     for (std::int64_t i = 0; i < count; ++i) task(i, 0);
     return;
   }
@@ -125,7 +135,7 @@ void ThreadPool::parallel_for(std::int64_t count, const std::function<void(std::
     sleepers = state_->asleep > 0;
   }
   if (sleepers) state_->wake.notify_all();
-  if (!state_->behind) state_->drain(0);
+  if (state_->way == nullptr) state_->drain(0);
   state_->watch([&] { return state_->over(); });
   std::unique_lock lock(state_->mutex);
   state_->caller_asleep = true;

@@ -2,7 +2,8 @@
 //
 // parallel_for hands out task indices; the caller's thread works too and returns when all tasks are done. Tasks only
 // ever split the output, never a sum, so results do not depend on the number of threads. A pool that stands behind
-// others leaves them the processors: its threads have a lower priority, and its callers only wait.
+// somebody leaves them the processors: its tasks wait while the way is taken, its threads have a lower priority, and
+// its callers only wait.
 // Thread contract: parallel_for may be called from any thread, one loop at a time (callers queue); a task must not
 // start another loop on the same pool.
 #pragma once
@@ -13,12 +14,13 @@
 
 namespace chiasm {
 
+class RightOfWay;
+
 class ThreadPool {
  public:
-  enum class Rank : std::uint8_t { kEven, kBehind };
-
-  // `threads` that work at a time, the caller of an even pool included; 0 takes what the machine has.
-  explicit ThreadPool(int threads = 0, Rank rank = Rank::kEven);
+  // `threads` that work at a time, the caller included; 0 takes what the machine has. With `way`, which must outlive
+  // it, the pool stands behind whoever takes that, and the caller is not one of them.
+  explicit ThreadPool(int threads = 0, RightOfWay* way = nullptr);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

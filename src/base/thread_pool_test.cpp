@@ -10,14 +10,16 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include "base/right_of_way.h"
+
 namespace chiasm {
 namespace {
 
 TEST(ThreadPool, EveryIndexOnceOnAThreadInRange) {
-  using enum ThreadPool::Rank;
-  for (const auto& [threads, rank] :
-       std::vector<std::pair<int, ThreadPool::Rank>>{{1, kEven}, {2, kEven}, {5, kEven}, {1, kBehind}, {3, kBehind}}) {
-    ThreadPool pool(threads, rank);
+  RightOfWay way;
+  for (const auto& [threads, before] :
+       std::vector<std::pair<int, RightOfWay*>>{{1, nullptr}, {2, nullptr}, {5, nullptr}, {1, &way}, {3, &way}}) {
+    ThreadPool pool(threads, before);
     ASSERT_EQ(pool.size(), threads);
     for (const std::int64_t count : {0, 1, 2, 3, 1000}) {
       std::vector<std::atomic<int>> seen(static_cast<std::size_t>(count));
@@ -33,7 +35,8 @@ TEST(ThreadPool, EveryIndexOnceOnAThreadInRange) {
 }
 
 TEST(ThreadPool, APoolBehindOthersWorksOnThreadsOfALowerPriority) {
-  ThreadPool pool(2, ThreadPool::Rank::kBehind);
+  RightOfWay way;
+  ThreadPool pool(2, &way);
   const int own = ::getpriority(PRIO_PROCESS, 0);
   std::atomic<int> least{99};
   std::atomic<bool> caller{false};
@@ -44,6 +47,35 @@ TEST(ThreadPool, APoolBehindOthersWorksOnThreadsOfALowerPriority) {
   EXPECT_FALSE(caller);
   EXPECT_EQ(::getpriority(PRIO_PROCESS, 0), own);
   EXPECT_EQ(least, std::min(19, own + 5));
+}
+
+TEST(ThreadPool, APoolBehindOthersRunsNothingWhileTheWayIsTaken) {
+  RightOfWay way;
+  ThreadPool pool(2, &way);
+  constexpr std::int64_t kTasks = 500;
+  std::atomic<std::int64_t> done{0};
+  std::atomic<int> inside{0};
+  way.take();
+  std::thread caller([&] {
+    pool.parallel_for(kTasks, [&](std::int64_t, int) {
+      ++inside;
+      ++done;
+      --inside;
+    });
+  });
+  while (!way.wanted()) std::this_thread::yield();
+  EXPECT_EQ(done, 0);
+  way.leave();
+  for (std::int64_t before = 0; before < kTasks; before = done) {  // in the middle of the loop, as often as that lasts
+    const WayTaken taken(&way);
+    const std::int64_t now = done;
+    EXPECT_EQ(inside, 0);
+    for (int i = 0; i < 10; ++i) std::this_thread::yield();
+    EXPECT_EQ(done, now);
+  }
+  caller.join();
+  EXPECT_EQ(done, kTasks);
+  EXPECT_FALSE(way.wanted());
 }
 
 TEST(ThreadPool, NegativeCountDoesNothing) {

@@ -46,6 +46,9 @@ struct CancelAll {
   }
 };
 
+// It leaves the processors to whoever wants them.
+bool computes_on_card(const Ops& ops) { return ops.free_for_kv().has_value(); }
+
 Result<std::unique_ptr<KvPool>> make_pool(const LanguageModel& model, const Ops& ops, const EngineOptions& options) {
   const std::uint64_t block = ops.kv_block_bytes(model.kv_shape(1));
   const auto longest = static_cast<std::uint64_t>(kv_blocks_for(model.config().max_position_embeddings));
@@ -88,6 +91,7 @@ Engine::Engine(const LanguageModel& model, const Tokenizer& tokenizer, const Eng
                                                      .max_sequences = options.max_sequences,
                                                      .max_waiting = options.max_waiting,
                                                      .stall_ms = options.stall_ms,
+                                                     .way = computes_on_card(ops) ? nullptr : options.way,
                                                      .share_prefix = options.share_prefix,
                                                      .on_step = options.on_step})) {}
 

@@ -29,8 +29,13 @@ struct EngineOptions {
   // more; on a card, which gives a pool's memory at once, three quarters of what is free after the weights, or less
   // where it refuses that. Never more than all sequences at their longest could use.
   std::uint64_t kv_bytes = 0;
-  std::int64_t step_tokens = 512;   // tokens computed in one step, at most
-  double stall_ms = 0;              // what prompts may add to a step in which others decode; 0: what they take
+  std::int64_t step_tokens = 512;  // tokens computed in one step, at most
+  // What others (prompts, and who stands behind `way`) may add to the time between two tokens of a stream, all
+  // together; 0: prompts what they take, the others half a step.
+  double stall_ms = 0;
+  // Taken by steps that decode, so that those behind compute between them; null: nobody stands there. Must outlive the
+  // engine. Not taken where the steps are a card's.
+  RightOfWay* way = nullptr;
   std::int64_t max_sequences = 64;  // questions answered at the same time
   bool share_prefix = true;         // false: nothing is kept and nothing shared
   std::int64_t max_waiting = 256;   // submissions whose first step is not yet begun

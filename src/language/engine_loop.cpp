@@ -217,7 +217,8 @@ std::int64_t EngineLoop::token_budget(std::span<const RunningNumbers> running) c
   const auto decoding = std::count_if(running.begin(), running.end(),
                                       [](const RunningNumbers& one) { return one.tokens - one.computed == 1; });
   if (decoding == 0) return options_.step_tokens;
-  return std::min(options_.step_tokens, decoding + std::min(options_.step_tokens, pace_.prefill_tokens()));
+  const bool shared = options_.way != nullptr && options_.way->wanted();
+  return std::min(options_.step_tokens, decoding + std::min(options_.step_tokens, pace_.prefill_tokens(shared)));
 }
 
 void EngineLoop::preempt(std::size_t index) {
@@ -227,6 +228,14 @@ void EngineLoop::preempt(std::size_t index) {
   ++counts_.preemptions;
   insert_by_arrival(waiting_, std::move(running_[index]));
   running_.erase(running_.begin() + static_cast<std::ptrdiff_t>(index));
+}
+
+// What to take for the step: nothing where no stream waits for it, and it may share the processors.
+RightOfWay* EngineLoop::pause_before(const StepReport& planned) const {
+  if (options_.way == nullptr || planned.decode_tokens == 0) return nullptr;
+  const std::chrono::duration<double, std::milli> time(pace_.pause_ms(planned.prefill_tokens > 0));
+  options_.way->pause(std::chrono::duration_cast<std::chrono::nanoseconds>(time));
+  return options_.way;
 }
 
 void EngineLoop::step() {
@@ -245,10 +254,13 @@ void EngineLoop::step() {
     if (!std::exchange(one.sequence->started, true)) one.sequence->queue_ms = one.sequence->ms_since_submit();
   }
 
+  const Stopwatch whole;
+  const WayTaken way(pause_before(report));
+  report.pause_ms = whole.ms();
   const Stopwatch watch;
   Result<Outcome> together = compute(steps);
   if (together) {
-    accept(steps, *together, watch.ms());
+    accept(steps, *together, whole.ms());
   } else {
     // Somebody's tokens, or the size of it all: alone it shows whose.
     for (const SequenceStep& one : steps) {

@@ -17,6 +17,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/right_of_way.h"
 #include "language/pace.h"
 #include "language/prefix_cache.h"
 #include "language/scheduler.h"
@@ -29,11 +30,13 @@ namespace chiasm {
 struct StepReport {
   std::int64_t prefill_tokens = 0, decode_tokens = 0;
   double ms = 0;
+  double pause_ms = 0;  // before it, left to those behind
 };
 
 struct LoopOptions {
   std::int64_t step_tokens = 512, max_sequences = 64, max_waiting = 256;
-  double stall_ms = 0;  // what prompts may add to a step in which others decode; 0: what they take
+  double stall_ms = 0;        // as EngineOptions::stall_ms
+  RightOfWay* way = nullptr;  // as EngineOptions::way
   bool share_prefix = true;
   std::function<void(const StepReport&)> on_step;  // from the loop's thread; must not block; may be null
 };
@@ -83,6 +86,7 @@ class EngineLoop {
   bool prefix_under_way(const Sequence& waiting) const;
   std::vector<RunningNumbers> running_numbers() const;
   std::int64_t token_budget(std::span<const RunningNumbers> running) const;
+  RightOfWay* pause_before(const StepReport& planned) const;
   void preempt(std::size_t index);
   void step();
   // What a step came to for each of its sequences that samples: logits, or the likeliest tokens where that is enough.

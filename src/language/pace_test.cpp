@@ -90,6 +90,41 @@ TEST(PaceTest, WithoutALimitThereIsNone) {
   Pace pace(0);
   pace.took(100, 0, 1e6);
   EXPECT_EQ(pace.prefill_tokens(), std::numeric_limits<std::int64_t>::max());
+  EXPECT_EQ(pace.prefill_tokens(true), std::numeric_limits<std::int64_t>::max());
+  pace.took(0, 1, 400);
+  EXPECT_EQ(pace.pause_ms(), 200);
+  EXPECT_EQ(pace.pause_ms(true), 200);
+}
+
+TEST(PaceTest, OthersHaveHalfAStepWithinTheStall) {
+  Pace pace(90);
+  EXPECT_EQ(pace.pause_ms(), 1) << "nothing is known yet, and they move";
+  pace.took(500, 0, 5000);  // nobody's stream
+  EXPECT_EQ(pace.pause_ms(), 1);
+  pace.took(0, 1, 0.2);
+  EXPECT_EQ(pace.pause_ms(), 1);
+  Pace slower(90);
+  slower.took(0, 1, 60);
+  EXPECT_EQ(slower.pause_ms(), 30);
+  EXPECT_EQ(slower.pause_ms(true), 30);
+  for (int i = 0; i < 20; ++i) slower.took(0, 1, 1000);
+  EXPECT_EQ(slower.pause_ms(), 90);
+  EXPECT_NEAR(slower.pause_ms(true), 30, 1e-9);
+}
+
+TEST(PaceTest, PromptsAndOthersShareTheStall) {
+  for (const double per_token : {0.01, 0.7, 10.0}) {
+    Pace pace(90);
+    pace.took(400, 0, 400 * per_token);
+    pace.took(0, 1, 300);
+    for (int i = 0; i < 20; ++i) {
+      const std::int64_t tokens = pace.prefill_tokens(true);
+      const double addition = per_token * static_cast<double>(tokens);
+      EXPECT_LE(addition + pace.pause_ms(true), 90 + 1e-6) << per_token;
+      EXPECT_GE(addition, 60 - per_token) << "what is allowed is used, " << per_token;
+      pace.took(tokens, 1, 300 + addition);
+    }
+  }
 }
 
 }  // namespace

@@ -5,6 +5,25 @@
 
 namespace chiasm {
 
+std::function<void(const StepReport&)> step_observer(Metrics& metrics, Log& log) {
+  const auto steps = [&](const char* computes) {
+    return &metrics.histogram("chiasm_engine_step_seconds", "A pass of the language model, by what it computes",
+                              duration_buckets(), {{"computes", computes}});
+  };
+  Histogram& pauses = metrics.histogram("chiasm_engine_pause_seconds",
+                                        "Left to the vision encoder before a pass in which streams get their tokens",
+                                        duration_buckets());
+  return [answers = steps("answers"), prompts = steps("prompts"), both = steps("both"), &pauses,
+          &log](const StepReport& step) {
+    (step.prefill_tokens == 0 ? answers : step.decode_tokens == 0 ? prompts : both)->observe(step.ms / 1e3);
+    if (step.decode_tokens > 0) pauses.observe(step.pause_ms / 1e3);
+    log.debug("step", {{"answer_tokens", step.decode_tokens},
+                       {"prompt_tokens", step.prefill_tokens},
+                       {"pause_ms", step.pause_ms},
+                       {"ms", step.ms}});
+  };
+}
+
 // vLLM's names: https://docs.vllm.ai/en/latest/design/metrics.html
 ServingMetrics::ServingMetrics(Metrics& metrics, const std::string& model, const LanguageSide& side, const Eye& eye)
     : metrics_(metrics), model_{{"model_name", model}} {

@@ -5,15 +5,21 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "base/log.h"
 #include "base/metrics.h"
 #include "roles/eye.h"
 #include "roles/language_side.h"
 
 namespace chiasm {
+
+// For EngineOptions::on_step: what steps take and the pauses before them, as histograms and a debug line each. Both
+// must outlive the engine.
+std::function<void(const StepReport&)> step_observer(Metrics& metrics, Log& log);
 
 class ServingMetrics {
  public:

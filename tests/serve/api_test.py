@@ -347,7 +347,8 @@ class Api(ServerTest):
         for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc",
                      "vllm:prefix_cache_hits_total", "vllm:time_to_first_token_seconds_bucket",
                      "vllm:e2e_request_latency_seconds_count", "vllm:request_success_total", "vllm:prompt_tokens_total",
-                     "chiasm_features_total", "chiasm_http_requests_total", "chiasm_feature_tier_bytes"):
+                     "chiasm_features_total", "chiasm_http_requests_total", "chiasm_feature_tier_bytes",
+                     'chiasm_engine_step_seconds_count{computes="answers"}', "chiasm_engine_pause_seconds_count"):
             self.assertIn(name, metrics.body.decode())
         status = self.ok(self.server.ask("GET", "/v1/status"))
         self.assertGreater(status["kv"]["blocks"], 0)
