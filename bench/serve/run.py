@@ -82,19 +82,24 @@ def summary(start, outcomes, goal):
     }
 
 
-def encodes(client):
-    """(pictures encoded, seconds spent on it) so far; None for what the server's /metrics do not know."""
-    return client.metric(ENCODED[0], **ENCODED[1]), client.metric(ENCODING)
+def encodes(client, since):
+    """(pictures encoded, ms of an encode) since then; None for what the server's /metrics do not know."""
+    pictures, seconds = client.metric(ENCODED[0], **ENCODED[1]), client.metric(ENCODING)
+    pictures = None if pictures is None else pictures - since[0]
+    return pictures, 1e3 * (seconds - since[1]) / pictures if pictures and seconds is not None else None
+
+
+def encodes_so_far(client):
+    """For encodes(since). A server that has counted nothing yet: 0."""
+    return client.metric(ENCODED[0], **ENCODED[1]) or 0, client.metric(ENCODING) or 0
 
 
 def run_scenario(client, name, planned, goal, note=""):
     say(f"{name}: {len(planned)} requests over {planned[-1].at:.1f} s{note}")
-    before = encodes(client)
+    before = encodes_so_far(client)
     start, outcomes = send_all(client, planned)
-    # A server whose /metrics do not know the counter: not measured. One that has counted nothing yet: 0 before.
-    pictures, seconds = (None if after is None else after - (b or 0) for b, after in zip(before, encodes(client)))
-    out = {"name": name, **summary(start, outcomes, goal), "encodes": pictures}
-    out["encode_ms"] = 1e3 * seconds / pictures if pictures and seconds else None
+    out = {"name": name, **summary(start, outcomes, goal)}
+    out["encodes"], out["encode_ms"] = encodes(client, before)
     out["pictures"] = len({seed for p in planned for seed in p.pictures})
     return out
 
@@ -121,7 +126,9 @@ def calibrate(client, seed, tokens):
 
 def scenarios(options, client):
     """Runs the wanted scenarios one after the other."""
+    before = encodes_so_far(client)
     new, known = calibrate(client, options.seed, options.tokens)
+    encode = encodes(client, before)[1]
     say(f"alone: a new picture {1e3 * new:.0f} ms, a known one {1e3 * known:.0f} ms, for {options.tokens} tokens")
     goal = (options.goal_ttft / 1e3, options.goal_token / 1e3)
 
@@ -129,7 +136,7 @@ def scenarios(options, client):
         return options.rate or options.load / seconds
 
     def result(name, planned, note=""):
-        return {**run_scenario(client, name, planned, goal, note), "alone_new_ms": 1e3 * new, "alone_known_ms": 1e3 * known}
+        return {**run_scenario(client, name, planned, goal, note), "alone_new_ms": 1e3 * new, "alone_known_ms": 1e3 * known, "alone_encode_ms": encode}
     if "one-picture" in options.scenario:
         r = rate(known)
         yield {**result("one-picture", plan.one_picture(r, options.seed, tokens=options.tokens), f", {r:.3g} a second"), "rate": r}
@@ -149,9 +156,9 @@ def scenarios(options, client):
         calm = result("stream-alone", [plan.Planned(0.0, (), "Tell a long story.", 32)])
         token = (calm["per_token_ms"]["p50"] or 10) / 1e3
         yield calm
-        encodes = 3
-        tokens = options.stream_tokens or min(2000, round(10 + encodes * 1.2 * new / token))
-        yield result("stream-beside-encodes", plan.beside_encodes(options.seed + 5, tokens, 5 * token, 1.2 * new, encodes), f", a stream of {tokens} tokens")
+        beside = 3
+        tokens = options.stream_tokens or min(2000, round(10 + beside * 1.2 * new / token))
+        yield result("stream-beside-encodes", plan.beside_encodes(options.seed + 5, tokens, 5 * token, 1.2 * new, beside), f", a stream of {tokens} tokens")
 
 
 def print_table(rows):

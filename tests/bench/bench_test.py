@@ -24,6 +24,7 @@ import plan  # noqa: E402
 import plot  # noqa: E402
 import ratios  # noqa: E402
 import sample  # noqa: E402
+import steps  # noqa: E402
 from client import Client, Outcome, take  # noqa: E402
 
 
@@ -96,6 +97,11 @@ class Plans(unittest.TestCase):
         self.assertEqual([p.at for p in plan.at_once(1)], [0.0] * 5)
         beside = plan.beside_encodes(1, 100, 1.0, 2.0, 3)
         self.assertEqual([p.background for p in beside], [False, True, True, True])
+
+    def test_steps_of_a_log(self):
+        lines = ["2026 debug step answer_tokens=1 prompt_tokens=0 pause_ms=0.1 ms=60.0 more=1", "2026 info step",
+                 "2026 debug step answer_tokens=2 prompt_tokens=3 pause_ms=20.5 ms=80.0", "2026 debug step answer_tokens=0 prompt_tokens=9 pause_ms=0.0 ms=7.0"]
+        self.assertEqual(steps.kinds(lines), {"answers": [(0.1, 60.0, 0)], "answers and prompts, a pause before": [(20.5, 80.0, 3)], "prompts": [(0.0, 7.0, 9)]})
 
     def test_pictures(self):
         data = pictures.png(30, 5)
