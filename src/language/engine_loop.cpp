@@ -261,11 +261,13 @@ void EngineLoop::step() {
   Result<Outcome> together = compute(steps);
   if (together) {
     accept(steps, *together, whole.ms());
+  } else if (steps.size() == 1) {
+    end(*steps.front().sequence, tl::unexpected(together.error()));
   } else {
     // Somebody's tokens, or the size of it all: alone it shows whose.
     for (const SequenceStep& one : steps) {
       const Stopwatch own;
-      Result<Outcome> alone = steps.size() == 1 ? std::move(together) : compute({&one, 1});
+      Result<Outcome> alone = compute({&one, 1});
       if (alone)
         accept({&one, 1}, *alone, own.ms());
       else
