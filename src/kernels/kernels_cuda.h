@@ -43,13 +43,13 @@ cudaError_t argmax_cuda(CudaView x, float* scratch, std::int32_t* out, cudaStrea
 std::int64_t argmax_scratch(std::int64_t rows);
 
 // --- weights
-// kInt8, kInt4: unsigned integers with BF16 scales [rows, groups] as precision.h has them, rows of whole groups. kFp8:
-// e4m3 with F32 scales [rows], rows filled up to whole 16 bytes with zeros.
+// What the elements of a weight are.
 enum class CudaFormat : std::uint8_t { kBf16, kInt8, kInt4, kFp8 };
-// A matrix of rows of k in device memory.
+// A matrix of rows of k in device memory: BF16; unsigned integers with BF16 scales [rows, groups] as precision.h has
+// them, rows of whole groups; or e4m3 with F32 scales [rows], rows filled up with zeros to whole 16 bytes.
 struct CudaMatrix {
   const void* data = nullptr;
-  const void* scales = nullptr;  // null: kBf16
+  const void* scales = nullptr;  // null: BF16
   std::int64_t k = 0, row_bytes = 0;
   CudaFormat format = CudaFormat::kBf16;
   int group = 0;  // inputs of a scale, of integers
