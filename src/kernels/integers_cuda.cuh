@@ -1,5 +1,5 @@
-// Small weights as the card reads them: 16 bytes at a time, to BF16 in registers. The layout is tensor/precision.h's, or
-// e4m3 bytes. Included by *_cuda.cu only.
+// Small weights as the card reads them: 16 bytes at a time, to BF16 in registers. The layout is tensor/precision.h's,
+// or e4m3 bytes. Included by *_cuda.cu only.
 #pragma once
 
 #include <cstdint>

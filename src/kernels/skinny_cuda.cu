@@ -15,7 +15,7 @@
 namespace chiasm {
 namespace {
 
-constexpr int kOutputs = 16;              // of one mma
+constexpr int kOutputs = 16;               // of one mma
 constexpr int kPartialRow = kOutputs + 4;  // in shared memory: a store's lanes meet other banks
 template <class Inputs>
 constexpr int kChunk = 4 * Inputs::kInputs;  // k of one read: 4 lanes
@@ -39,9 +39,9 @@ __device__ inline void team_meets(int team, int warps) {
 
 // How a weight is divided: a function of its shape, the order of a sum follows from it.
 struct Division {
-  int blocks = 1;  // at most
-  int teams = 1;   // of a block
-  int warps = 1;   // of a team
+  int blocks = 1;           // at most
+  int teams = 1;            // of a block
+  int warps = 1;            // of a team
   int most_warps = 1;       // of a block that is compiled for as many
   int chunks_per_warp = 1;  // reads of all lanes
   int results = kOutputs;   // of a tile
@@ -127,7 +127,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kMostWarps == kSharingWarps
       const bool inside = chunk_to_read + u < end && at + u * kWide < k;
 #pragma unroll
       for (int i = 0; i < 2; ++i)
-        to.raw[u][i] = inside && used[i] ? load_stream(w[i] + at * 16 / kLane + u * kReadBytes) : make_uint4(0, 0, 0, 0);
+        to.raw[u][i] =
+            inside && used[i] ? load_stream(w[i] + at * 16 / kLane + u * kReadBytes) : make_uint4(0, 0, 0, 0);
     }
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -138,8 +139,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kMostWarps == kSharingWarps
         for (int u = 0; u < kScales; ++u) {
           const int chunk = chunk_to_read + u * Inputs::kReadsOfGroup;
           const bool inside = used[i] && chunk < end && chunk * kWide + quad * kLane < k;
-          to.scale[u][i] = inside ? static_cast<const bf16*>(scales[i])[Inputs::scale_at(chunk, quad)]
-                                  : __ushort_as_bfloat16(0);
+          to.scale[u][i] =
+              inside ? static_cast<const bf16*>(scales[i])[Inputs::scale_at(chunk, quad)] : __ushort_as_bfloat16(0);
         }
       }
     }

@@ -39,8 +39,8 @@ class OnDevice {
 
 float e4m3(std::uint8_t bits) {
   const int exponent = bits >> 3 & 15, mantissa = bits & 7;
-  const float size =
-      exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9) : std::ldexp(8.0F + static_cast<float>(mantissa), exponent - 10);
+  const float size = exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -9)
+                                   : std::ldexp(8.0F + static_cast<float>(mantissa), exponent - 10);
   return (bits & 128) != 0 ? -size : size;
 }
 
@@ -113,7 +113,8 @@ class SkinnyCudaTest : public CudaTest {
 TEST_F(SkinnyCudaTest, EveryFormatMatchesReferenceAndKeepsRowsApart) {
   for (int round = 0; round < 160; ++round) {
     const Kind kind = kKinds[static_cast<std::size_t>(round) % kKinds.size()];
-    const std::int64_t m = round / 5 % 16 + 1, k = 8 * (round % 3 == 0 ? pick(100, 700) : pick(1, 200)), extra = pick(0, 3);
+    const std::int64_t m = round / 5 % 16 + 1, k = 8 * (round % 3 == 0 ? pick(100, 700) : pick(1, 200)),
+                       extra = pick(0, 3);
     const bool gated = pick(0, 1) == 1, normed = m <= kNormedRows && k % 8 == 0 && pick(0, 1) == 1;
     const std::int64_t n = gated ? 2 * pick(1, 700) : pick(1, round % 4 == 0 ? 5000 : 300);
     const std::int64_t results = gated ? n / 2 : n, stride = n + extra;
@@ -142,10 +143,13 @@ TEST_F(SkinnyCudaTest, EveryFormatMatchesReferenceAndKeepsRowsApart) {
     std::vector<std::uint16_t> halves(static_cast<std::size_t>(m * k));
     std::transform(rows.data(), rows.data() + rows.size(), halves.begin(), f32_to_bf16);
     const OnDevice x_bf16(halves), x_f32(std::vector<float>(x.data(), x.data() + x.size())),
-        on_norm(std::vector<float>(norm.data(), norm.data() + k)), on_bias(std::vector<float>(bias.data(), bias.data() + n));
+        on_norm(std::vector<float>(norm.data(), norm.data() + k)),
+        on_bias(std::vector<float>(bias.data(), bias.data() + n));
     SkinnyProduct product;
     product.weight = {.data = data.get(),
-                      .scales = kind == Kind::kBf16 ? nullptr : kind == Kind::kFp8 ? row_scales.get() : scales.get(),
+                      .scales = kind == Kind::kBf16  ? nullptr
+                                : kind == Kind::kFp8 ? row_scales.get()
+                                                     : scales.get(),
                       .k = k,
                       .row_bytes = weight.row_bytes,
                       .format = weight.format,
@@ -174,17 +178,19 @@ TEST_F(SkinnyCudaTest, EveryFormatMatchesReferenceAndKeepsRowsApart) {
       return got;
     };
     const std::vector<float> got = multiply(0, m);
-    // As in MatmulMatchesReference (products_cuda_test.cpp), for inputs up to `most` in size; a scale behind a sum is one
-    // rounding more. Of a norm a few inputs may be rounded to the other side.
-    const float depth = std::sqrt(static_cast<float>(k)), sums = std::max(1.0F, most) * (4 * depth * 0x1p-22F + 0x1p-20F) +
-                                                                 (normed ? 8 * kRounding * 3 * 1.7F / depth : 0);
+    // As in MatmulMatchesReference (products_cuda_test.cpp), for inputs up to `most` in size; a scale behind a sum is
+    // one rounding more. Of a norm a few inputs may be rounded to the other side.
+    const float depth = std::sqrt(static_cast<float>(k)),
+                sums = std::max(1.0F, most) * (4 * depth * 0x1p-22F + 0x1p-20F) +
+                       (normed ? 8 * kRounding * 3 * 1.7F / depth : 0);
     const float last = f32 ? 1e-5F : 1.01F * kRounding;
     for (std::int64_t i = 0; i < m; ++i)
       for (std::int64_t j = 0; j < stride; ++j) {
         const float value = got[static_cast<std::size_t>(i * stride + j)];
-        const std::string where = "row " + std::to_string(i) + " of " + std::to_string(m) + ", output " + std::to_string(j) + " of " +
-                            std::to_string(n) + ", k " + std::to_string(k) + ", format " + std::to_string(static_cast<int>(kind)) +
-                            (gated ? ", gated" : "") + (normed ? ", normed" : "") + (add ? ", added" : "");
+        const std::string where = "row " + std::to_string(i) + " of " + std::to_string(m) + ", output " +
+                                  std::to_string(j) + " of " + std::to_string(n) + ", k " + std::to_string(k) +
+                                  ", format " + std::to_string(static_cast<int>(kind)) + (gated ? ", gated" : "") +
+                                  (normed ? ", normed" : "") + (add ? ", added" : "");
         if (j >= results) {
           if (add) {
             ASSERT_EQ(value, before.row(i)[j]) << where;
@@ -201,16 +207,18 @@ TEST_F(SkinnyCudaTest, EveryFormatMatchesReferenceAndKeepsRowsApart) {
         }
         // silu's slope is below 1.1.
         const float u = want.row(i)[results + j], s = g / (1 + std::exp(-g));
-        ASSERT_NEAR(value, s * u, 1.1F * sums * (std::abs(u) + std::abs(s) + sums) + (last + 1e-5F) * std::abs(s * u) + 1e-6F)
+        ASSERT_NEAR(value, s * u,
+                    1.1F * sums * (std::abs(u) + std::abs(s) + sums) + (last + 1e-5F) * std::abs(s * u) + 1e-6F)
             << where;
       }
     // A row's bits are its own.
     const std::int64_t first = pick(0, m - 1), count = pick(1, m - first);
     const std::vector<float> some = multiply(first, count);
     for (std::int64_t i = 0; i < count; ++i)
-      ASSERT_EQ(std::memcmp(&some[static_cast<std::size_t>(i * stride)], &got[static_cast<std::size_t>((first + i) * stride)],
-                            static_cast<std::size_t>(results) * sizeof(float)),
-                0)
+      ASSERT_EQ(
+          std::memcmp(&some[static_cast<std::size_t>(i * stride)], &got[static_cast<std::size_t>((first + i) * stride)],
+                      static_cast<std::size_t>(results) * sizeof(float)),
+          0)
           << count << " rows from " << first << " of " << m << ", format " << static_cast<int>(kind);
   }
 }
