@@ -1,4 +1,4 @@
-// Rows of small integers as numbers: for products of many rows, which are BF16 ones, and for embeddings.
+// Rows of small integers and of e4m3 as numbers: for products of many rows, which are BF16 ones, and for embeddings.
 #include "kernels/integers_cuda.cuh"
 #include "kernels/kernels_cuda.h"
 
@@ -13,20 +13,21 @@ struct RowList {
   std::int64_t count;
 };
 
-// The eight integers from a word of `bits` each on, as BF16.
-template <int kBits>
-__device__ inline uint4 eight_integers(const unsigned char* p) {
-  if constexpr (kBits == 8) {
-    const uint2 words = __ldg(reinterpret_cast<const uint2*>(p));
-    const uint2 a = int8_pairs(words.x), b = int8_pairs(words.y);
-    return make_uint4(a.x, a.y, b.x, b.y);
-  } else {
+// Eight elements, not scaled, as BF16.
+template <CudaFormat kFormat>
+__device__ inline uint4 eight_elements(const unsigned char* p) {
+  if constexpr (kFormat == CudaFormat::kInt4) {
     return int4_pairs(__ldg(reinterpret_cast<const std::uint32_t*>(p)));
+  } else {
+    constexpr auto kPairs = kFormat == CudaFormat::kFp8 ? fp8_pairs : int8_pairs;
+    const uint2 words = __ldg(reinterpret_cast<const uint2*>(p));
+    const uint2 a = kPairs(words.x), b = kPairs(words.y);
+    return make_uint4(a.x, a.y, b.x, b.y);
   }
 }
 
 // Eight inputs of a row a lane. kWhole: out's rows are aligned and k is a multiple of 8.
-template <int kBits, class Out, bool kWhole>
+template <CudaFormat kFormat, class Out, bool kWhole>
 __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
     dequantise_kernel(const CudaMatrix w, const RowList list, Out* out, std::int64_t out_stride) {
   let_next_begin();
@@ -34,16 +35,18 @@ __global__ void __launch_bounds__(kRowsOfBlock* kWarp)
   const std::int64_t i = blockIdx.x * static_cast<std::int64_t>(kRowsOfBlock) + threadIdx.x / kWarp;
   if (i >= list.count) return;
   const std::int64_t row = list.rows == nullptr ? list.first + i : list.rows[i];
-  const int k = static_cast<int>(w.k), group_shift = __ffs(w.group) - 1;
+  constexpr bool kFp8 = kFormat == CudaFormat::kFp8;
+  constexpr int kBits = kFormat == CudaFormat::kInt4 ? 4 : 8;
+  const int k = static_cast<int>(w.k), group_shift = kFp8 ? 0 : __ffs(w.group) - 1;
   const auto* const values = static_cast<const unsigned char*>(w.data) + row * w.row_bytes;
   const auto* const scales = static_cast<const bf16*>(w.scales) + row * ((w.row_bytes * 8 / kBits) >> group_shift);
   Out* const to = out + i * out_stride;
 #pragma unroll 4
   for (int at = static_cast<int>(threadIdx.x) % kWarp * 8; at < k; at += kWarp * 8) {
-    const uint4 integers = eight_integers<kBits>(values + at * kBits / 8);
-    const float scale = to_float(scales[at >> group_shift]);
+    const uint4 elements = eight_elements<kFormat>(values + at * kBits / 8);
+    const float scale = kFp8 ? static_cast<const float*>(w.scales)[row] : to_float(scales[at >> group_shift]);
     float v[8];
-    load8(reinterpret_cast<const bf16*>(&integers), v);
+    load8(reinterpret_cast<const bf16*>(&elements), v);
 #pragma unroll
     for (int j = 0; j < 8; ++j) v[j] *= scale;
     if constexpr (kWhole) {
@@ -64,9 +67,12 @@ cudaError_t dequantise_cuda(const CudaMatrix& weight, std::int64_t first, const 
   const auto blocks = static_cast<unsigned>((out.rows + kRowsOfBlock - 1) / kRowsOfBlock);
   const bool whole = aligned_rows(out) && weight.k % 8 == 0;
   const auto launch = [&]<class Out>(Out* to) {
-    const auto kernel = weight.format == CudaFormat::kInt8
-                            ? (whole ? dequantise_kernel<8, Out, true> : dequantise_kernel<8, Out, false>)
-                            : (whole ? dequantise_kernel<4, Out, true> : dequantise_kernel<4, Out, false>);
+    const auto of_format = [&]<CudaFormat kFormat>() {
+      return whole ? dequantise_kernel<kFormat, Out, true> : dequantise_kernel<kFormat, Out, false>;
+    };
+    const auto kernel = weight.format == CudaFormat::kFp8    ? of_format.template operator()<CudaFormat::kFp8>()
+                        : weight.format == CudaFormat::kInt8 ? of_format.template operator()<CudaFormat::kInt8>()
+                                                             : of_format.template operator()<CudaFormat::kInt4>();
     return launch_early(kernel, blocks, kRowsOfBlock * kWarp, 0, s, weight, RowList{first, rows, out.rows}, to,
                         out.stride);
   };
