@@ -1,6 +1,7 @@
 # chiasm_folder(NAME [PUBLIC lib...] [PRIVATE lib...]): the library of the folder this is called in, from its .cpp
 # files, and beside it the test program NAME_test from its *_test.cpp files. Files *_cuda.cpp and *_cuda.cu only where
-# CUDA was found (cmake/cuda.cmake); they may include its headers, and the folder then has CHIASM_CUDA defined.
+# CUDA was found (cmake/cuda.cmake); they may include its headers, and the folder and its tests then have CHIASM_CUDA
+# defined.
 #
 # chiasm_base is the lowest folder; every other one names the folders below it under PUBLIC.
 function(chiasm_folder name)
@@ -21,6 +22,10 @@ function(chiasm_folder name)
   endif()
   if(CHIASM_TESTS AND tests)
     chiasm_test(${name}_test SOURCES ${tests} LIBRARIES chiasm_${name} ${ARG_PRIVATE})
+    if(CHIASM_HAS_CUDA AND cuda)
+      target_compile_definitions(${name}_test PRIVATE CHIASM_CUDA)
+      target_link_libraries(${name}_test PRIVATE CUDA::cudart_static)
+    endif()
   endif()
 endfunction()
 
