@@ -403,6 +403,16 @@ TEST_F(SharedDecodeCudaTest, MatchesReferenceAndGivesTheBitsOfRowsAlone) {
     expect_near(got, want, kAttention, 0);
     ASSERT_FALSE(HasFailure()) << "head size " << head_dim;
 
+    // Each alone, which shares nothing.
+    const auto bytes = static_cast<std::size_t>(heads * head_dim) * sizeof(float);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::vector<SequenceRows> own{rows[static_cast<std::size_t>(i)]};
+      const OnCard single = poisoned(1, q.cols(), DType::kBF16);
+      cuda_->paged_attention(on_q.view.row_range(i, 1), heads, scale, **cuda_->make_step(own, heads, shape), 0, *pool,
+                             single.view);
+      ASSERT_EQ(std::memcmp(back(single.view).row(0), got.row(i), bytes), 0) << "row " << i;
+    }
+
     // With rotation and the new keys and values: the same input for all ways of asking.
     const OnCard qkv = on_card(rounded(random(count, width, 2.0F)), DType::kBF16);
     const Matrix angles = random(count, half, 3.0F);
@@ -412,7 +422,7 @@ TEST_F(SharedDecodeCudaTest, MatchesReferenceAndGivesTheBitsOfRowsAlone) {
     const OnCard on_cos = on_card(cos, DType::kF32), on_sin = on_card(sin, DType::kF32);
     const auto turned = [&](std::int64_t first, std::span<const SequenceRows> part) {
       const auto part_rows = static_cast<std::int64_t>(part.size());
-      const OnCard to = poisoned(part_rows, heads * head_dim, DType::kBF16, 8);
+      const OnCard to = poisoned(part_rows, q.cols(), DType::kBF16, 8);
       cuda_->step_attention(qkv.view.row_range(first, part_rows), heads,
                             {on_cos.view.row_range(first, part_rows), on_sin.view.row_range(first, part_rows)}, scale,
                             **cuda_->make_step(part, heads, shape), 0, *pool, to.view);
@@ -423,13 +433,8 @@ TEST_F(SharedDecodeCudaTest, MatchesReferenceAndGivesTheBitsOfRowsAlone) {
     // The first half of the sequences, which other groups are found among; then each alone, which shares nothing.
     const std::vector<SequenceRows> half_of(rows.begin(), rows.begin() + count / 2);
     const Matrix fewer = turned(0, half_of);
-    const auto bytes = static_cast<std::size_t>(heads * head_dim) * sizeof(float);
     for (std::int64_t i = 0; i < count; ++i) {
       const std::vector<SequenceRows> own{rows[static_cast<std::size_t>(i)]};
-      const OnCard single = poisoned(1, q.cols(), DType::kBF16);
-      cuda_->paged_attention(on_q.view.row_range(i, 1), heads, scale, **cuda_->make_step(own, heads, shape), 0, *pool,
-                             single.view);
-      ASSERT_EQ(std::memcmp(back(single.view).row(0), got.row(i), bytes), 0) << "row " << i;
       ASSERT_EQ(std::memcmp(turned(i, own).row(0), together.row(i), bytes), 0) << "row " << i << " of step_attention";
       if (i < fewer.rows()) {
         ASSERT_EQ(std::memcmp(fewer.row(i), together.row(i), bytes), 0) << "row " << i << " in other company";

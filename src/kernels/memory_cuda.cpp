@@ -233,7 +233,7 @@ namespace {
 
 constexpr std::int64_t kSpareSplits = 2;
 // Ranges (times kv heads) that need not be read again for sharing to pay: it ends with a kernel more.
-constexpr std::int64_t kSharingPays = 256;
+constexpr std::int64_t kSharingPays = 128;
 
 // Fills items and members where sequences share enough ranges. `before`: whether they did in the step before; half as
 // much is enough then, since a change costs a recording.
