@@ -50,6 +50,7 @@ namespace {
 // What is timed, beside the checkpoints.
 struct Sizes {
   std::vector<std::int64_t> patches{1024, 5476, 16384}, prefill{1056, 4128}, sequences{1, 4, 8, 16, 32, 64};
+  std::int64_t context = 1024, shared = 0;  // of decoding sequences
   int samples = 15;
   Precision precision = Precision::kExact;  // of the language model
 };
@@ -118,12 +119,12 @@ void language(const std::filesystem::path& dir, const std::string& name, const O
     report(fmt::format("prefill {} {}", name, tokens), times_of(3, sizes.samples, [&] { steps.run(0, tokens, true); }));
   }
   for (const std::int64_t sequences : sizes.sequences) {
-    constexpr std::int64_t kContext = 1024;
-    Steps steps(*model, ops, sequences, kContext, 64);
-    steps.fill(kContext, 128);
-    std::int64_t past = kContext;
+    Steps steps(*model, ops, sequences, sizes.context, 64, sizes.shared);
+    steps.fill(sizes.context, 128);
+    std::int64_t past = sizes.context;
     const Times times = times_of(5, 40, [&] { steps.run(past++, 1, true); });
-    report(fmt::format("decode {} x{}", name, sequences), times,
+    const std::string together = sizes.shared > 0 ? fmt::format(", {} of {} shared", sizes.shared, sizes.context) : "";
+    report(fmt::format("decode {} x{}{}", name, sequences, together), times,
            fmt::format(", \"tokens_per_s\": {:.1f}", 1000.0 * static_cast<double>(sequences) / times.median));
     if (sequences != 1 && sequences != 64) continue;
     // Without logits nothing waits, and nothing is recorded: what the host needs to hand a step to the card piece by
@@ -200,6 +201,10 @@ int run(int argc, char** argv) {
   app.add_option("--patches", sizes.patches, "of pictures");
   app.add_option("--prefill", sizes.prefill, "tokens");
   app.add_option("--sequences", sizes.sequences, "that decode together");
+  app.add_option("--context", sizes.context, "tokens of each before they decode")->check(CLI::Range(1, 1 << 20));
+  app.add_option("--shared", sizes.shared,
+                 "of these, in whole blocks: the same for all, as questions about one picture")
+      ->check(CLI::Range(0, 1 << 20));
   app.add_option("--precision", precision, "of the language model: exact, int8 or int4");
   app.add_option("--threads", threads, "of the host");
   app.add_option("--check", check_dir, "instead: features and logits of what stands in this folder, for gpu_bench.py");

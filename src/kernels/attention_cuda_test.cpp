@@ -1,5 +1,6 @@
 // Attention on the card against the reference, and bit for bit against itself: alone, in company, in chunks.
 #include <array>
+#include <numeric>
 
 #include "kernels/test_cuda.h"
 
@@ -327,6 +328,184 @@ TEST_F(AttentionCudaTest, StepAttentionMatchesReferenceAndKeepsTheRowContractOfD
       ASSERT_EQ(std::memcmp(single.row(0), got.row(1), static_cast<std::size_t>(heads * head_dim) * 4), 0);
     }
   }
+}
+
+// Sequences that decode over tables that begin alike, in trees: as many as it takes for their ranges to be read
+// together on the card (memory_cuda.cpp), beside such as share nothing.
+class SharedDecodeCudaTest : public AttentionCudaTest {
+ protected:
+  struct Sequence {
+    std::vector<std::int32_t> table;
+    std::int64_t past = 0;
+  };
+  // As many sequences of each tree as `trees` says: their first `shared` blocks are the same, some leave earlier.
+  std::vector<Sequence> plant(std::span<const std::int64_t> trees, std::int64_t shared, std::int64_t longest_tail) {
+    std::vector<Sequence> out;
+    for (const std::int64_t count : trees) {
+      std::vector<std::int32_t> trunk;
+      for (std::int64_t b = 0; b < shared; ++b) trunk.push_back(next_block_++);
+      for (std::int64_t i = 0; i < count; ++i) {
+        Sequence sequence;
+        const std::int64_t common = pick(0, 4) > 0 ? shared : pick(0, shared);
+        sequence.table.assign(trunk.begin(), trunk.begin() + common);
+        sequence.past = common * kKvBlock + pick(0, longest_tail);
+        out.push_back(std::move(sequence));
+      }
+    }
+    std::shuffle(out.begin(), out.end(), random_);
+    for (Sequence& sequence : out) grow(sequence);
+    return out;
+  }
+  void grow(Sequence& sequence) {
+    while (static_cast<std::int64_t>(sequence.table.size()) * kKvBlock <= sequence.past)
+      sequence.table.push_back(next_block_++);
+  }
+  static std::vector<SequenceRows> rows_of(const std::vector<Sequence>& sequences) {
+    std::vector<SequenceRows> out;
+    for (const Sequence& sequence : sequences) out.push_back({sequence.table, sequence.past, 1});
+    return out;
+  }
+
+  std::int32_t next_block_ = 0;
+};
+
+TEST_F(SharedDecodeCudaTest, MatchesReferenceAndGivesTheBitsOfRowsAlone) {
+  for (const auto& [kv_heads, group, head_dim] :
+       {std::array<std::int64_t, 3>{2, 6, 128}, {4, 7, 128}, {2, 16, 128}, {5, 3, 64}, {1, 1, 64}}) {
+    const std::int64_t heads = kv_heads * group, half = head_dim / 2, width = (heads + 2 * kv_heads) * head_dim;
+    // Their seven whole ranges and more are twice what makes sharing pay.
+    const std::int64_t many = 12 + 512 / kv_heads / 6;
+    const std::array<std::int64_t, 5> trees{many, pick(2, 11), 2, 1, 1};
+    next_block_ = 0;
+    const std::vector<Sequence> sequences = plant(trees, pick(29, 36), 200);
+    const std::vector<SequenceRows> rows = rows_of(sequences);
+    const auto count = static_cast<std::int64_t>(sequences.size());
+    const KvShape shape{1, kv_heads, head_dim, next_block_};
+    const auto ref_pool = *ref_->make_kv_pool(shape), pool = *cuda_->make_kv_pool(shape);
+    // All blocks hold something; what stands behind a sequence's keys must not matter.
+    std::vector<std::int32_t> everything(static_cast<std::size_t>(next_block_));
+    std::iota(everything.begin(), everything.end(), 0);
+    const std::vector<SequenceRows> all{{everything, 0, next_block_ * kKvBlock}};
+    const Matrix k = rounded(random(all[0].count, kv_heads * head_dim, 2.0F)),
+                 v = rounded(random(all[0].count, kv_heads * head_dim));
+    ref_->kv_write(k.view(), v.view(), StepRows(all), 0, *ref_pool);
+    cuda_->kv_write(on_card(k, DType::kBF16).view, on_card(v, DType::kBF16).view, **cuda_->make_step(all, heads, shape),
+                    0, *pool);
+    const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
+
+    const Matrix q = rounded(random(count, heads * head_dim, 2.0F));
+    Matrix want(count, q.cols());
+    ref_->paged_attention(q.view(), heads, scale, StepRows(rows), 0, *ref_pool, want.view());
+    const OnCard on_q = on_card(q, DType::kBF16), out = poisoned(count, q.cols(), DType::kBF16, 8);
+    cuda_->paged_attention(on_q.view, heads, scale, **cuda_->make_step(rows, heads, shape), 0, *pool, out.view);
+    expect_untouched(out, 8);
+    const Matrix got = back(out.view);
+    expect_near(got, want, kAttention, 0);
+    ASSERT_FALSE(HasFailure()) << "head size " << head_dim;
+
+    // Each alone, which shares nothing.
+    const auto bytes = static_cast<std::size_t>(heads * head_dim) * sizeof(float);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::vector<SequenceRows> own{rows[static_cast<std::size_t>(i)]};
+      const OnCard single = poisoned(1, q.cols(), DType::kBF16);
+      cuda_->paged_attention(on_q.view.row_range(i, 1), heads, scale, **cuda_->make_step(own, heads, shape), 0, *pool,
+                             single.view);
+      ASSERT_EQ(std::memcmp(back(single.view).row(0), got.row(i), bytes), 0) << "row " << i;
+    }
+
+    // With rotation and the new keys and values: the same input for all ways of asking.
+    const OnCard qkv = on_card(rounded(random(count, width, 2.0F)), DType::kBF16);
+    const Matrix angles = random(count, half, 3.0F);
+    Matrix cos(count, half), sin(count, half);
+    for (std::int64_t i = 0; i < angles.size(); ++i)
+      cos.data()[i] = std::cos(angles.data()[i]), sin.data()[i] = std::sin(angles.data()[i]);
+    const OnCard on_cos = on_card(cos, DType::kF32), on_sin = on_card(sin, DType::kF32);
+    const auto turned = [&](std::int64_t first, std::span<const SequenceRows> part) {
+      const auto part_rows = static_cast<std::int64_t>(part.size());
+      const OnCard to = poisoned(part_rows, q.cols(), DType::kBF16, 8);
+      cuda_->step_attention(qkv.view.row_range(first, part_rows), heads,
+                            {on_cos.view.row_range(first, part_rows), on_sin.view.row_range(first, part_rows)}, scale,
+                            **cuda_->make_step(part, heads, shape), 0, *pool, to.view);
+      expect_untouched(to, 8);
+      return back(to.view);
+    };
+    const Matrix together = turned(0, rows);
+    // The first half of the sequences, which other groups are found among; then each alone, which shares nothing.
+    const std::vector<SequenceRows> half_of(rows.begin(), rows.begin() + count / 2);
+    const Matrix fewer = turned(0, half_of);
+    for (std::int64_t i = 0; i < count; ++i) {
+      const std::vector<SequenceRows> own{rows[static_cast<std::size_t>(i)]};
+      ASSERT_EQ(std::memcmp(turned(i, own).row(0), together.row(i), bytes), 0) << "row " << i << " of step_attention";
+      if (i < fewer.rows()) {
+        ASSERT_EQ(std::memcmp(fewer.row(i), together.row(i), bytes), 0) << "row " << i << " in other company";
+      }
+    }
+  }
+}
+
+// One recording while sequences grow, lose and find others that share their beginning: the lists change, and now and
+// then the recording.
+TEST_F(SharedDecodeCudaTest, RecordingsFollowGroupsThatChange) {
+  const std::int64_t kv_heads = 2, heads = 12, head_dim = 128, half = head_dim / 2, count = 40;
+  const std::int64_t width = (heads + 2 * kv_heads) * head_dim;
+  const float scale = 1.0F / std::sqrt(static_cast<float>(head_dim));
+  const KvShape shape{1, kv_heads, head_dim, 6000};
+  const auto pool = *cuda_->make_kv_pool(shape);
+  {
+    std::vector<std::int32_t> blocks(512);
+    std::iota(blocks.begin(), blocks.end(), 0);
+    const std::vector<SequenceRows> all{{blocks, 0, 512 * kKvBlock}};
+    cuda_->kv_write(on_card(rounded(random(all[0].count, kv_heads * head_dim, 2.0F)), DType::kBF16).view,
+                    on_card(rounded(random(all[0].count, kv_heads * head_dim)), DType::kBF16).view,
+                    **cuda_->make_step(all, heads, shape), 0, *pool);
+  }
+  std::vector<std::int32_t> axis(static_cast<std::size_t>(half), 0);
+  std::vector<float> frequency(static_cast<std::size_t>(half), 0.5F);
+  const OnCard qkv = poisoned(count, width, DType::kBF16), cos = poisoned(count, half, DType::kF32),
+               sin = poisoned(count, half, DType::kF32), out = poisoned(count, heads * head_dim, DType::kBF16, 8);
+  std::unique_ptr<const StepRows> step;
+  std::unique_ptr<const Recording> recording;
+  std::vector<Sequence> sequences;
+  int held = 0;
+  for (int replay = 0; replay < 24; ++replay) {
+    if (replay % 8 == 0) {
+      next_block_ = 0;
+      const std::array<std::array<std::int64_t, 3>, 3> trees{{{40, 0, 0}, {17, 20, 3}, {1, 2, 37}}};
+      sequences = plant(trees[static_cast<std::size_t>(replay / 8)], pick(28, 36), 130);
+    }
+    const std::vector<std::int32_t> ids(static_cast<std::size_t>(count), 0);
+    const std::array<std::span<const std::int32_t>, 3> positions{ids, ids, ids};
+    const std::vector<SequenceRows> rows = rows_of(sequences);
+    const auto holds = cuda_->renew_step(rows, {ids, {positions, axis, frequency}}, heads, shape, step);
+    ASSERT_TRUE(holds) << holds.error().message;
+    held += *holds ? 1 : 0;
+    if (!*holds || recording == nullptr) {
+      recording = nullptr;
+      recording = *cuda_->record(
+          [&] { cuda_->step_attention(qkv.view, heads, {cos.view, sin.view}, scale, *step, 0, *pool, out.view); });
+    }
+    const std::vector<float> poison(static_cast<std::size_t>(count * heads * head_dim),
+                                    std::numeric_limits<float>::quiet_NaN());
+    cuda_->upload(poison, out.view);
+    cuda_->upload(values_of(rounded(random(count, width, 2.0F))), qkv.view);
+    cuda_->upload(values_of(random(count, half)), cos.view);
+    cuda_->upload(values_of(random(count, half)), sin.view);
+    cuda_->replay(*recording);
+    expect_untouched(out, 8);
+    const Matrix got = back(out.view);
+    // One by one, unrecorded: nothing to share. The new keys are stored again.
+    for (std::int64_t i = 0; i < count; ++i) {
+      const OnCard single = poisoned(1, heads * head_dim, DType::kBF16);
+      cuda_->step_attention(qkv.view.row_range(i, 1), heads, {cos.view.row_range(i, 1), sin.view.row_range(i, 1)},
+                            scale,
+                            **cuda_->make_step(std::span(rows).subspan(static_cast<std::size_t>(i), 1), heads, shape),
+                            0, *pool, single.view);
+      ASSERT_EQ(std::memcmp(back(single.view).row(0), got.row(i), static_cast<std::size_t>(got.cols()) * 4), 0)
+          << "replay " << replay << ", row " << i;
+    }
+    for (Sequence& sequence : sequences) sequence.past += pick(0, 40), grow(sequence);
+  }
+  EXPECT_GE(held, 8);  // not every step made a new recording
 }
 
 // More keys than the most ranges of the smallest size.

@@ -137,6 +137,13 @@ struct DecodeRow {
   std::int32_t row = 0, keys = 0, table = 0, split_keys = 0;
 };
 inline constexpr std::int64_t kSplitKeys = 128, kMostSplits = 64;
+// A range of keys for the rows members[first .. first + count), which share its blocks (shared_decode_cuda.cu): of
+// kSplitKeys, and none of the keys is new, where they are two or more; of count * (heads / kv_heads) <= kSharedQueries.
+struct DecodeItem {
+  std::int32_t range = 0, first = 0, count = 0;
+  std::int32_t table = 0;  // where the block table of one of them begins
+};
+inline constexpr std::int64_t kSharedQueries = 64;
 // Head sizes 64 and 128, up to 16 query heads a kv head, q's rows 16-byte aligned; others take the tiles.
 bool can_decode_cuda(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim);
 struct DecodeQueries {
@@ -153,6 +160,10 @@ struct DecodeStep {
   const std::int32_t* tables = nullptr;
   float* partial = nullptr;      // count * heads * splits * (head_dim + 2)
   unsigned* counters = nullptr;  // count * kv_heads zeros, which they are again afterwards
+  // Where there are items: every range of every row in one of them, the rest of the list empty (count 0).
+  const DecodeItem* items = nullptr;
+  std::int64_t item_count = 0;
+  const std::int32_t* members = nullptr;  // indices of rows
 };
 cudaError_t decode_attention_cuda(const DecodeQueries& queries, const DecodeStep& step, const KvLayout& pool,
                                   float scale, CudaView out, cudaStream_t s);

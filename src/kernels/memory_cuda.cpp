@@ -6,6 +6,7 @@
 #include <functional>
 #include <utility>
 
+#include "kernels/shared_ranges.h"
 #include "kernels/stream_cpu.h"
 #include "kernels/weight_rows.h"
 
@@ -200,16 +201,13 @@ void CudaInts::renew(const CudaDevice& device, std::span<const std::int32_t> val
   device.send_small(const_cast<std::byte*>(data_.view().data), values.data(), values.size_bytes());
 }
 
-namespace {
-
-constexpr std::int64_t kSpareSplits = 2;
-
 // A step's lists on their way to the card.
 struct StepLists {
-  std::vector<std::int32_t> slots, tables, counters, ids, positions, axis, frequency;
+  std::vector<std::int32_t> slots, tables, counters, ids, positions, axis, frequency, members;
   std::vector<QueryTile> tiles;
   std::vector<KeyTile> key_tiles;
   std::vector<DecodeRow> decode;
+  std::vector<DecodeItem> items;
   std::int64_t splits = 0;
 
   // The tables last: theirs is the length that changes while a sequence decodes.
@@ -224,13 +222,50 @@ struct StepLists {
     at.key_tiles = append(out, key_tiles);
     at.decode = append(out, decode);
     at.counters = append(out, counters);
+    at.members = append(out, members);
+    at.items = append(out, items);
     at.tables = append(out, tables);
     return out;
   }
 };
 
+namespace {
+
+constexpr std::int64_t kSpareSplits = 2;
+// Ranges (times kv heads) that need not be read again for sharing to pay: it ends with a kernel more.
+constexpr std::int64_t kSharingPays = 128;
+
+// Fills items and members where sequences share enough ranges. `before`: whether they did in the step before; half as
+// much is enough then, since a change costs a recording.
+void share_ranges(std::int64_t group, std::int64_t kv_heads, bool before, StepLists& lists) {
+  if (lists.decode.size() < 2) return;
+  std::vector<RangesOfSequence> sequences;
+  for (const DecodeRow& row : lists.decode) {
+    const auto table = std::span(lists.tables).subspan(static_cast<std::size_t>(row.table));
+    sequences.push_back({table, row.split_keys == kSplitKeys ? (row.keys - 1) / kSplitKeys : 0});
+  }
+  const SharedRanges shared = shared_ranges(sequences, kSplitKeys / kKvBlock);
+  std::int64_t saved = 0;
+  std::vector<DecodeItem> items;
+  for (const RangeGroup& whole : shared.groups)
+    for (const RangeGroup& piece : pieces_of(whole, static_cast<std::int32_t>(kSharedQueries / group))) {
+      const auto one = static_cast<std::size_t>(shared.order[static_cast<std::size_t>(piece.first)]);
+      items.push_back({piece.range, piece.first, piece.count, lists.decode[one].table});
+      saved += piece.count - 1;
+    }
+  if (saved * kv_heads < (before ? kSharingPays / 2 : kSharingPays)) return;
+  for (std::size_t place = 0; place < shared.order.size(); ++place) {
+    const auto index = static_cast<std::size_t>(shared.order[place]);
+    const DecodeRow& row = lists.decode[index];
+    for (std::int32_t range = shared.leading[index]; range * row.split_keys < row.keys; ++range)
+      items.push_back({range, static_cast<std::int32_t>(place), 1, row.table});
+  }
+  lists.items = std::move(items);
+  lists.members = shared.order;
+}
+
 StepLists lists_of(std::span<const SequenceRows> sequences, const StepTokens& tokens, std::int64_t heads,
-                   const KvShape& shape) {
+                   const KvShape& shape, bool shared_before) {
   StepLists out;
   out.ids.assign(tokens.ids.begin(), tokens.ids.end());
   for (const auto& positions : tokens.angles.positions)
@@ -268,6 +303,7 @@ StepLists lists_of(std::span<const SequenceRows> sequences, const StepTokens& to
     row += count;
   }
   out.counters.resize(out.decode.size() * static_cast<std::size_t>(shape.kv_heads));
+  share_ranges(group, shape.kv_heads, shared_before, out);
   // The longest first: they decide when the last one ends. The order changes no result.
   std::stable_sort(out.tiles.begin(), out.tiles.end(), [group](const QueryTile& a, const QueryTile& b) {
     return a.past + a.first_query / group > b.past + b.first_query / group;
@@ -280,27 +316,33 @@ StepLists lists_of(std::span<const SequenceRows> sequences, const StepTokens& to
 Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& device,
                                                            std::span<const SequenceRows> sequences, std::int64_t heads,
                                                            const KvShape& shape) {
-  return make(device, sequences, {}, heads, shape, 0, 0);
+  return make(device, sequences, lists_of(sequences, {}, heads, shape, false), heads, shape, false);
 }
 
 Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& device,
-                                                           std::span<const SequenceRows> sequences,
-                                                           const StepTokens& tokens, std::int64_t heads,
-                                                           const KvShape& shape, std::int64_t splits,
-                                                           std::int64_t table_room) {
+                                                           std::span<const SequenceRows> sequences, StepLists lists,
+                                                           std::int64_t heads, const KvShape& shape, bool to_renew) {
   std::unique_ptr<CudaStepRows> out(new CudaStepRows(sequences));
-  const StepLists lists = lists_of(sequences, tokens, heads, shape);
-  std::vector<std::int32_t> all = lists.joined(out->at_);
   out->tile_count_ = static_cast<std::int64_t>(lists.tiles.size());
   out->key_tile_count_ = static_cast<std::int64_t>(lists.key_tiles.size());
   out->decode_count_ = static_cast<std::int64_t>(lists.decode.size());
-  out->splits_ = std::max(splits, lists.splits);
-  all.resize(std::max(all.size(), static_cast<std::size_t>(out->at_.tables + table_room)));
+  out->splits_ = lists.splits;
+  // Room for more than there is, so that this is seldom: but blocks of ranges that are not there cost time in each
+  // step.
+  std::size_t spare = 0;
+  if (to_renew) {
+    out->splits_ += kSpareSplits;
+    if (!lists.items.empty()) lists.items.resize(lists.items.size() + lists.decode.size() * kSpareSplits);
+    spare = lists.tables.size() + 32;
+  }
+  out->item_room_ = static_cast<std::int64_t>(lists.items.size());
+  std::vector<std::int32_t> all = lists.joined(out->at_);
+  all.resize(all.size() + spare);
   out->room_ = static_cast<std::int64_t>(all.size());
   ASSIGN_OR_RETURN(out->ints_, CudaInts::send(device, all));
   ASSIGN_OR_RETURN(out->partial_,
                    device.allocate(out->decode_count_ * heads * out->splits_, shape.head_dim + 2, DType::kF32));
-  if (!tokens.ids.empty()) {
+  if (!lists.ids.empty()) {
     ASSIGN_OR_RETURN(out->best_scratch_, device.allocate(1, 2 * argmax_scratch(out->rows()), DType::kF32));
     ASSIGN_OR_RETURN(out->best_, device.host_ints(out->rows()));
   }
@@ -310,8 +352,11 @@ Result<std::unique_ptr<const StepRows>> CudaStepRows::make(const CudaDevice& dev
 Result<bool> CudaStepRows::renew(const CudaDevice& device, std::span<const SequenceRows> sequences,
                                  const StepTokens& tokens, std::int64_t heads, const KvShape& shape,
                                  std::unique_ptr<const StepRows>& step) {
-  const StepLists lists = lists_of(sequences, tokens, heads, shape);
-  if (const auto* old = static_cast<const CudaStepRows*>(step.get())) {
+  const auto* old = static_cast<const CudaStepRows*>(step.get());
+  StepLists lists = lists_of(sequences, tokens, heads, shape, old != nullptr && old->item_room_ > 0);
+  const auto items = static_cast<std::int64_t>(lists.items.size());
+  if (old != nullptr && items <= old->item_room_ && (items > 0) == (old->item_room_ > 0)) {
+    lists.items.resize(static_cast<std::size_t>(old->item_room_));
     StepOffsets at;
     const std::vector<std::int32_t> all = lists.joined(at);
     if (at == old->at_ && lists.tiles.empty() && static_cast<std::int64_t>(all.size()) <= old->room_ &&
@@ -319,11 +364,9 @@ Result<bool> CudaStepRows::renew(const CudaDevice& device, std::span<const Seque
       old->ints_.renew(device, all);
       return true;
     }
+    lists.items.resize(static_cast<std::size_t>(items));
   }
-  // Room for more than there is, so that this is seldom: but blocks of ranges that are not there cost time in each
-  // step.
-  ASSIGN_OR_RETURN(step, make(device, sequences, tokens, heads, shape, lists.splits + kSpareSplits,
-                              2 * static_cast<std::int64_t>(lists.tables.size()) + 32));
+  ASSIGN_OR_RETURN(step, make(device, sequences, std::move(lists), heads, shape, true));
   return false;
 }
 

@@ -88,15 +88,18 @@ class CudaInts {
 // Where the lists of a step begin among its integers.
 struct StepOffsets {
   std::int64_t ids = 0, positions = 0, axis = 0, frequency = 0;
-  std::int64_t tiles = 0, key_tiles = 0, decode = 0, counters = 0, tables = 0;
+  std::int64_t tiles = 0, key_tiles = 0, decode = 0, counters = 0, members = 0, items = 0, tables = 0;
   bool operator==(const StepOffsets&) const = default;
 };
+
+struct StepLists;
 
 class CudaStepRows final : public StepRows {
  public:
   static Result<std::unique_ptr<const StepRows>> make(const CudaDevice& device, std::span<const SequenceRows> sequences,
                                                       std::int64_t heads, const KvShape& shape);
-  // In the place of what `step` holds, where it has room and the same number of rows; true if it was.
+  // In the place of what `step` holds, where it has room, the same number of rows and the same program for them; true
+  // if it was.
   static Result<bool> renew(const CudaDevice& device, std::span<const SequenceRows> sequences, const StepTokens& tokens,
                             std::int64_t heads, const KvShape& shape, std::unique_ptr<const StepRows>& step);
   const std::int32_t* slots() const { return ints_.at(0); }
@@ -126,20 +129,22 @@ class CudaStepRows final : public StepRows {
             .splits = splits_,
             .tables = tables(),
             .partial = reinterpret_cast<float*>(const_cast<std::byte*>(partial_.view().data)),
-            .counters = reinterpret_cast<unsigned*>(const_cast<std::int32_t*>(ints_.at(at_.counters)))};
+            .counters = reinterpret_cast<unsigned*>(const_cast<std::int32_t*>(ints_.at(at_.counters))),
+            .items = reinterpret_cast<const DecodeItem*>(ints_.at(at_.items)),
+            .item_count = item_room_,
+            .members = ints_.at(at_.members)};
   }
 
  private:
   explicit CudaStepRows(std::span<const SequenceRows> sequences) : StepRows(sequences) {}
   static Result<std::unique_ptr<const StepRows>> make(const CudaDevice& device, std::span<const SequenceRows> sequences,
-                                                      const StepTokens& tokens, std::int64_t heads,
-                                                      const KvShape& shape, std::int64_t splits,
-                                                      std::int64_t table_room);
+                                                      StepLists lists, std::int64_t heads, const KvShape& shape,
+                                                      bool to_renew);
   CudaInts ints_;
   Buffer partial_, best_scratch_;
   CudaDevice::HostInts best_;
   StepOffsets at_;
-  std::int64_t tile_count_ = 0, key_tile_count_ = 0, decode_count_ = 0, splits_ = 0, room_ = 0;
+  std::int64_t tile_count_ = 0, key_tile_count_ = 0, decode_count_ = 0, splits_ = 0, item_room_ = 0, room_ = 0;
 };
 
 class CudaSegments final : public Segments {
