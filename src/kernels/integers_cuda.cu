@@ -40,7 +40,7 @@ cudaError_t dequantise_cuda(const CudaMatrix& weight, std::int64_t first, const 
   if (out.rows * out.cols == 0) return cudaSuccess;
   const auto blocks = static_cast<unsigned>((out.rows * ((weight.k + 7) / 8) + kThreads - 1) / kThreads);
   const auto launch = [&]<class Out>(Out* to) {
-    const auto kernel = weight.bits == 8 ? dequantise_kernel<8, Out> : dequantise_kernel<4, Out>;
+    const auto kernel = weight.format == CudaFormat::kInt8 ? dequantise_kernel<8, Out> : dequantise_kernel<4, Out>;
     return launch_early(kernel, blocks, kThreads, 0, s, weight, first, rows, out.rows, to, out.stride);
   };
   return out.f32 ? launch(static_cast<float*>(out.data)) : launch(static_cast<bf16*>(out.data));

@@ -43,14 +43,16 @@ cudaError_t argmax_cuda(CudaView x, float* scratch, std::int32_t* out, cudaStrea
 std::int64_t argmax_scratch(std::int64_t rows);
 
 // --- weights
-// A matrix of rows of k in device memory: BF16, or unsigned integers with BF16 scales [rows, groups] as precision.h has
-// them, rows of whole groups.
+// What the elements of a weight are.
+enum class CudaFormat : std::uint8_t { kBf16, kInt8, kInt4, kFp8 };
+// A matrix of rows of k in device memory: BF16; unsigned integers with BF16 scales [rows, groups] as precision.h has
+// them, rows of whole groups; or e4m3 with F32 scales [rows], rows filled up with zeros to whole 16 bytes.
 struct CudaMatrix {
   const void* data = nullptr;
   const void* scales = nullptr;  // null: BF16
   std::int64_t k = 0, row_bytes = 0;
-  int bits = 16;
-  int group = 0;  // inputs of a scale
+  CudaFormat format = CudaFormat::kBf16;
+  int group = 0;  // inputs of a scale, of integers
 };
 // Rows of integers as numbers (integers_cuda.cu): row i of out [count, k], F32 or BF16, is row first + i of the matrix,
 // or rows[i] where that is not null.

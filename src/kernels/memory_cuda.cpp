@@ -95,7 +95,7 @@ CudaMatrix CudaWeight::matrix() const {
   const IntegerFormat format = integer_format(precision());
   out.scales = scales_.view().data;
   out.row_bytes = format.row_bytes(in_features());
-  out.bits = static_cast<int>(format.bits);
+  out.format = format.bits == 8 ? CudaFormat::kInt8 : CudaFormat::kInt4;
   out.group = static_cast<int>(format.group);
   return out;
 }

@@ -275,8 +275,8 @@ cudaError_t skinny_matmul_cuda(const SkinnyProduct& p, CudaView out, cudaStream_
                    .eps = p.eps,
                    .activation = p.activation,
                    .add = p.add_to_out};
-  if (p.weight.bits == 8) return by_dtype<Int8Inputs>(o, p.gated, out, s);
-  if (p.weight.bits == 4) return by_dtype<Int4Inputs>(o, p.gated, out, s);
+  if (p.weight.format == CudaFormat::kInt8) return by_dtype<Int8Inputs>(o, p.gated, out, s);
+  if (p.weight.format == CudaFormat::kInt4) return by_dtype<Int4Inputs>(o, p.gated, out, s);
   return by_dtype<Bf16Inputs>(o, p.gated, out, s);
 }
 
