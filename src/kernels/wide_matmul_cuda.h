@@ -15,7 +15,10 @@ inline constexpr std::int64_t kTurnedHead = 80;
 struct WideProduct {
   CudaView x;                    // [m, k] BF16
   const void* weight = nullptr;  // [n, k] BF16
-  const float* bias = nullptr;   // [n], or null
+  // Not null: x and weight are e4m3, rows of both x.stride bytes apart, and a sum is multiplied by its row's and its
+  // output's scale.
+  const float *row_scales = nullptr, *scales = nullptr;  // [m], [n]
+  const float* bias = nullptr;                           // [n], or null
   int activation = 0;            // without add_to_out
   bool add_to_out = false;       // out is F32
   // Not null: of the first `turned` columns of out (BF16) every head of kTurnedHead is turned by cos and sin
@@ -25,5 +28,7 @@ struct WideProduct {
 };
 bool can_multiply_wide_cuda(const WideProduct& product, CudaView out);
 cudaError_t wide_matmul_cuda(const WideProduct& product, CudaView out, int multiprocessors, cudaStream_t s);
+// Its part for e4m3 (wide_matmul_fp8_cuda.cu).
+cudaError_t wide_matmul_fp8_cuda(const WideProduct& product, CudaView out, int multiprocessors, cudaStream_t s);
 
 }  // namespace chiasm
