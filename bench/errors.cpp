@@ -1,4 +1,5 @@
-// How far rounded matrices are from the exact values: features of the picture, and logits behind them, by the checkpoint given.
+// How far rounded matrices are from the exact values: features of the picture, and logits behind them, by the
+// checkpoint given.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -94,10 +95,11 @@ std::vector<Row> errors_case(const Model& model, const Settings& settings) {
     Row row{.group = "errors, " + label(model, Precision::kExact) + (card ? " on " + settings.device : ""),
             .name = std::string(precision_name(precision))};
     row.threads = threads.size();
-    row.figures = {{"features, relative L2 in %", 100 * relative_l2(rounded[vision], features)},
-                   {"logits on exact features, %", 100 * relative_l2(got[0], exact[0])},
-                   {"logits on its own features, %", 100 * relative_l2(got[1], exact[0])},
-                   {fmt::format("likeliest tokens as the exact ones', of {}", kBehind), same_choices(got[0], exact[0])}};
+    row.figures = {
+        {"features, relative L2 in %", 100 * relative_l2(rounded[vision], features)},
+        {"logits on exact features, %", 100 * relative_l2(got[0], exact[0])},
+        {"logits on its own features, %", 100 * relative_l2(got[1], exact[0])},
+        {fmt::format("likeliest tokens as the exact ones', of {}", kBehind), same_choices(got[0], exact[0])}};
     rows.push_back(row);
   }
   return rows;

@@ -186,7 +186,8 @@ void check(const std::filesystem::path& vision_dir, const std::filesystem::path&
 
 int run(int argc, char** argv) {
   CLI::App app("Times vision, prefill and decode of checkpoints on a device.");
-  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture, beside, precision = "exact", vision_precision = "exact";
+  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture, beside, precision = "exact",
+              vision_precision = "exact";
   double beside_rate = 100;
   std::vector<std::string> models;
   Sizes sizes;

@@ -28,11 +28,11 @@ struct TensorLine {
 struct PartSummary {
   std::vector<TensorLine> tensors;
   std::int64_t parameters = 0;
-  std::uint64_t bytes = 0;                         // as stored
-  std::uint64_t memory = 0;                        // loaded: matrices as stored, biases and norms in f32
+  std::uint64_t bytes = 0;   // as stored
+  std::uint64_t memory = 0;  // loaded: matrices as stored, biases and norms in f32
   std::uint64_t memory_int8 = 0, memory_int4 = 0, memory_fp8 = 0;  // the same with --precision
-  Precision precision = Precision::kExact;         // of the matrices as stored
-  std::map<std::string, std::int64_t> dtypes;      // tensors of each
+  Precision precision = Precision::kExact;                         // of the matrices as stored
+  std::map<std::string, std::int64_t> dtypes;                      // tensors of each
 };
 
 // A matrix [rows, depth] in integers.

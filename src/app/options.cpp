@@ -105,9 +105,10 @@ void add_model_option(CLI::App& app, ModelOption& option, Devices devices) {
          "done while loading; 'chiasm quantize' rounds to integers once\n(default: as they are stored)")
       ->type_name("exact|int8|int4|fp8")
       ->check(known_precision());
-  app.add_option("--vision-precision", option.vision_precision,
-                 "The same of the vision encoder alone: features of int8, of fp8 and of exact ones have names\nof their "
-                 "own (default: --precision)")
+  app.add_option(
+         "--vision-precision", option.vision_precision,
+         "The same of the vision encoder alone: features of int8, of fp8 and of exact ones have names\nof their "
+         "own (default: --precision)")
       ->type_name("exact|int8|fp8")
       ->check(known_precision());
   app.add_option("--weight-cache", option.weight_cache,

@@ -107,8 +107,8 @@ cudaError_t round_rows_cuda(CudaView x, const Fp8Rows& out, cudaStream_t s) {
   const auto threads = static_cast<unsigned>(std::clamp<std::int64_t>(wanted, kWarp, 1024));
   const auto launch = [&]<class In>(const In* from) {
     const auto kernel = wide ? round_rows_kernel<In, 8> : round_rows_kernel<In, 1>;
-    return launch_early(kernel, static_cast<unsigned>(x.rows), threads, 0, s, from, x.stride,
-                        static_cast<int>(x.cols), static_cast<unsigned char*>(out.codes), out.row_bytes, out.scales);
+    return launch_early(kernel, static_cast<unsigned>(x.rows), threads, 0, s, from, x.stride, static_cast<int>(x.cols),
+                        static_cast<unsigned char*>(out.codes), out.row_bytes, out.scales);
   };
   return x.f32 ? launch(static_cast<const float*>(x.data)) : launch(static_cast<const bf16*>(x.data));
 }

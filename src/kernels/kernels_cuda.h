@@ -54,8 +54,8 @@ struct CudaMatrix {
   CudaFormat format = CudaFormat::kBf16;
   int group = 0;  // inputs of a scale, of integers
 };
-// Rows of integers or e4m3 as numbers (integers_cuda.cu): row i of out [count, k], F32 or BF16, is row first + i of the matrix,
-// or rows[i] where that is not null.
+// Rows of integers or e4m3 as numbers (integers_cuda.cu): row i of out [count, k], F32 or BF16, is row first + i of the
+// matrix, or rows[i] where that is not null.
 cudaError_t dequantise_cuda(const CudaMatrix& weight, std::int64_t first, const std::int32_t* rows, CudaView out,
                             cudaStream_t s);
 

@@ -110,9 +110,8 @@ Result<std::unique_ptr<CudaWeight>> CudaWeight::room(const CudaDevice& device, s
 }
 
 CudaMatrix CudaWeight::matrix() const {
-  CudaMatrix out{.data = values_.view().data,
-                 .k = in_features(),
-                 .row_bytes = row_bytes(in_features(), precision()).values};
+  CudaMatrix out{
+      .data = values_.view().data, .k = in_features(), .row_bytes = row_bytes(in_features(), precision()).values};
   if (!quantised()) return out;
   out.scales = scales_.view().data;
   if (precision() == Precision::kFp8) {
@@ -145,7 +144,8 @@ Result<std::unique_ptr<const Weight>> CudaWeight::quantise(const CudaDevice& dev
   ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
   const RowBytes bytes = row_bytes(rows.depth(), precision);
   ASSIGN_OR_RETURN(std::unique_ptr<CudaWeight> out, room(device, rows.rows(), rows.depth(), precision, rows.bias()));
-  std::vector<std::byte> values(static_cast<std::size_t>(rows.rows() * bytes.values));  // zeros where a row is filled up
+  std::vector<std::byte> values(
+      static_cast<std::size_t>(rows.rows() * bytes.values));  // zeros where a row is filled up
   std::vector<std::byte> scales(static_cast<std::size_t>(rows.rows() * bytes.scales));
   constexpr std::int64_t kRows = 16;  // of a task
   threads.parallel_for((rows.rows() + kRows - 1) / kRows, [&](std::int64_t task, int) {

@@ -214,9 +214,10 @@ class CudaOps final : public Ops {
                    const RopeTable& table, View out) const override {
     const auto& w = static_cast<const CudaWeight&>(weight);
     const std::int64_t half = table.cos.cols;
-    if (!is_integer(w.precision()) && epilogue.steady && epilogue.activation == Activation::kNone && half * 2 == kTurnedHead &&
-        out.cols == 3 * heads * kTurnedHead && table.cos.rows == x.rows && same_shape(table.cos, table.sin) &&
-        table.cos.stride == half && table.sin.stride == half && x.dtype == DType::kBF16 && out.rows == x.rows) {
+    if (!is_integer(w.precision()) && epilogue.steady && epilogue.activation == Activation::kNone &&
+        half * 2 == kTurnedHead && out.cols == 3 * heads * kTurnedHead && table.cos.rows == x.rows &&
+        same_shape(table.cos, table.sin) && table.cos.stride == half && table.sin.stride == half &&
+        x.dtype == DType::kBF16 && out.rows == x.rows) {
       WideProduct product = wide(x, w.values().data, w.bias(), epilogue);
       product.cos = reinterpret_cast<const float*>(table.cos.data);
       product.sin = reinterpret_cast<const float*>(table.sin.data);
@@ -413,8 +414,8 @@ class CudaOps final : public Ops {
             .add_to_out = epilogue.add_to_out};
   }
 
-  // Makes the product one of e4m3: x's rows in it lie in what is given back, which is empty where there is no memory (it
-  // is noted).
+  // Makes the product one of e4m3: x's rows in it lie in what is given back, which is empty where there is no memory
+  // (it is noted).
   Buffer in_fp8(ConstView x, const CudaWeight& w, WideProduct& product) const {
     const CudaMatrix weight = w.matrix();
     auto room = device_->allocate(x.rows, weight.row_bytes / 4 + 1, DType::kF32);

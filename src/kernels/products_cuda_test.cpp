@@ -19,10 +19,10 @@ struct ProductSize {
   std::int64_t m, n, k;
 };
 
-// What a card's sums of e4m3 products may be off by, of operands as random_weight() makes them and x up to 1: 32 products
-// at a time and the sum before are cut off at 2^-13 of the largest of them and added, and the new sum is cut off likewise:
-// 34 errors of up to 2^-13 of what is mostly below 1/2, a third of whose squares is left on average, and sums of k / 32
-// such. Four times that.
+// What a card's sums of e4m3 products may be off by, of operands as random_weight() makes them and x up to 1: 32
+// products at a time and the sum before are cut off at 2^-13 of the largest of them and added, and the new sum is cut
+// off likewise: 34 errors of up to 2^-13 of what is mostly below 1/2, a third of whose squares is left on average, and
+// sums of k / 32 such. Four times that.
 float fp8_sums(std::int64_t k) {
   return 4 * std::sqrt(34.0F / 3 * static_cast<float>(k / 32 + 1)) * 0x1p-14F + 0x1p-20F;
 }

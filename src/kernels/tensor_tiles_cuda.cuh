@@ -17,8 +17,8 @@ constexpr int kTileRowBytes = 128;
 
 // Of a tile at `address` (a multiple of 1024), from the 32 bytes `step` of its rows on.
 __device__ inline std::uint64_t tile_descriptor(std::uint32_t address, int step) {
-  return std::uint64_t{1} << 62 | std::uint64_t{1024 >> 4} << 32 | ((address & 0x3ffff) >> 4) +
-         static_cast<std::uint64_t>(2 * step);
+  return std::uint64_t{1} << 62 | std::uint64_t{1024 >> 4} << 32 |
+         ((address & 0x3ffff) >> 4) + static_cast<std::uint64_t>(2 * step);
 }
 
 // wgmma<kFp8>(d, a, b, add): d [64, N] = or += a b^T, both in tiles, their next 32 bytes: a [64, 16] and b [N, 16] of
@@ -39,21 +39,22 @@ __device__ inline void wgmma(float (&d)[kRegisters], std::uint64_t a, std::uint6
   "%74,%75,%76,%77,%78,%79,%80,%81,%82,%83,%84,%85,%86,%87,%88,%89,%90,%91,%92,%93,%94,%95,%96,%97,"   \
   "%98,%99,%100,%101,%102,%103,%104,%105,%106,%107,%108,%109,%110,%111,%112,%113,%114,%115,%116,%117," \
   "%118,%119}"
-#define CHIASM_REGISTERS_120(d)                                                                               \
-  CHIASM_REGISTERS_80(d), CHIASM_REGISTERS_8(d, 80), CHIASM_REGISTERS_8(d, 88), CHIASM_REGISTERS_8(d, 96),    \
+#define CHIASM_REGISTERS_120(d)                                                                            \
+  CHIASM_REGISTERS_80(d), CHIASM_REGISTERS_8(d, 80), CHIASM_REGISTERS_8(d, 88), CHIASM_REGISTERS_8(d, 96), \
       CHIASM_REGISTERS_8(d, 104), CHIASM_REGISTERS_8(d, 112)
 // Of N columns in `count` registers; operands a, b and add come behind them, so they are the next three numbers.
-#define CHIASM_WGMMA(fp8, depth_and_types, transposed, count, columns, a_at, b_at, add_at)                     \
-  template <>                                                                                                  \
-  __device__ inline void wgmma<fp8>(float (&d)[count], std::uint64_t a, std::uint64_t b, int add) {            \
-    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #add_at ", 0;\n"                                     \
-                 "wgmma.mma_async.sync.aligned.m64n" #columns depth_and_types " " CHIASM_LIST_##count          \
-                 ", %" #a_at ", %" #b_at ", add, 1, 1" transposed ";\n}\n"                                     \
-                 : CHIASM_REGISTERS_##count(d)                                                                 \
-                 : "l"(a), "l"(b), "r"(add));                                                                  \
+#define CHIASM_WGMMA(fp8, depth_and_types, transposed, count, columns, a_at, b_at, add_at)            \
+  template <>                                                                                         \
+  __device__ inline void wgmma<fp8>(float(&d)[count], std::uint64_t a, std::uint64_t b, int add) {    \
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #add_at                                     \
+                 ", 0;\n"                                                                             \
+                 "wgmma.mma_async.sync.aligned.m64n" #columns depth_and_types " " CHIASM_LIST_##count \
+                 ", %" #a_at ", %" #b_at ", add, 1, 1" transposed ";\n}\n"                            \
+                 : CHIASM_REGISTERS_##count(d)                                                        \
+                 : "l"(a), "l"(b), "r"(add));                                                         \
   }
-#define CHIASM_WGMMA_OF_TILES(count, columns, a_at, b_at, add_at)                                    \
-  CHIASM_WGMMA(false, "k16.f32.bf16.bf16", ", 0, 0", count, columns, a_at, b_at, add_at)             \
+#define CHIASM_WGMMA_OF_TILES(count, columns, a_at, b_at, add_at)                        \
+  CHIASM_WGMMA(false, "k16.f32.bf16.bf16", ", 0, 0", count, columns, a_at, b_at, add_at) \
   CHIASM_WGMMA(true, "k32.f32.e4m3.e4m3", "", count, columns, a_at, b_at, add_at)
 CHIASM_WGMMA_OF_TILES(40, 80, 40, 41, 42)
 CHIASM_WGMMA_OF_TILES(80, 160, 80, 81, 82)
@@ -121,8 +122,8 @@ __device__ inline int rank_in_cluster() {
 __device__ inline void cluster_meet() {
   asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;\n" ::: "memory");
 }
-// At the barrier that stands at the same place in a block of the cluster. It orders what this thread's block sees, which
-// is enough for tiles that have been read: a release to the cluster would wait for all of the thread's stores.
+// At the barrier that stands at the same place in a block of the cluster. It orders what this thread's block sees,
+// which is enough for tiles that have been read: a release to the cluster would wait for all of the thread's stores.
 __device__ inline void barrier_arrive_at(std::uint32_t barrier, int block) {
   asm volatile(
       "{\n.reg .b32 there;\nmapa.shared::cluster.u32 there, %0, %1;\n"

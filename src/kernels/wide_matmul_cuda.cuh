@@ -1,5 +1,6 @@
-// out [m, n] = x [m, k] weight [n, k]^T by wgmma, from tiles that the copy engine brings; both BF16, or both e4m3, whose
-// tiles have twice the columns in the same bytes. Included by wide_matmul_cuda.cu and wide_matmul_fp8_cuda.cu only.
+// out [m, n] = x [m, k] weight [n, k]^T by wgmma, from tiles that the copy engine brings; both BF16, or both e4m3,
+// whose tiles have twice the columns in the same bytes. Included by wide_matmul_cuda.cu and wide_matmul_fp8_cuda.cu
+// only.
 //
 // A block has 128 rows of out and kColumns columns of it at a time, and goes on to its next such tile (a persistent
 // grid). Its first warpgroup asks for operands ahead, the two others multiply: either together, 64 rows each, or in
@@ -74,8 +75,8 @@ __device__ inline void store_shared(std::uint32_t to, float x, float y) {
   asm volatile("st.shared.v2.f32 [%0], {%1, %2};\n" ::"r"(to), "f"(x), "f"(y) : "memory");
 }
 
-// The way out of 64 rows of a tile for one warpgroup: through boxes, from where the copy engine stores them or adds them
-// to what is there.
+// The way out of 64 rows of a tile for one warpgroup: through boxes, from where the copy engine stores them or adds
+// them to what is there.
 template <Way way, int kColumns, bool kFp8>
 struct WayOut {
   static constexpr int kSize = way == Way::kF32 ? 4 : 2, kBoxColumns = kBoxRow / kSize;
@@ -148,8 +149,7 @@ struct WayOut {
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
         bias[i] = make_float2(0, 0);
-        if (first_column + (group + i) * 8 < task.n)
-          bias[i] = *reinterpret_cast<const float2*>(from + (group + i) * 8);
+        if (first_column + (group + i) * 8 < task.n) bias[i] = *reinterpret_cast<const float2*>(from + (group + i) * 8);
       }
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
@@ -264,9 +264,9 @@ __global__ void __launch_bounds__(3 * kWarpgroup, 1)
       if (lane < kCluster) barrier_arrive_at(empty + 8 * stage, lane);
     };
     WayOut<way, S::kColumns, kFp8> way_out{.map = out,
-                                     .task = task,
-                                     .boxes = stages + kStages * S::kStageBytes + group * kBoxes * kBoxBytes,
-                                     .barrier = 3 + group};
+                                           .task = task,
+                                           .boxes = stages + kStages * S::kStageBytes + group * kBoxes * kBoxBytes,
+                                           .barrier = 3 + group};
     int stage = 0, parity = 0, turn_of = 0;
     for (int tile = cluster; tile < tiles.count; tile += clusters) {
       if constexpr (S::kInTurn) {

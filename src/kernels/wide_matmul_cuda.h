@@ -19,8 +19,8 @@ struct WideProduct {
   // output's scale.
   const float *row_scales = nullptr, *scales = nullptr;  // [m], [n]
   const float* bias = nullptr;                           // [n], or null
-  int activation = 0;            // without add_to_out
-  bool add_to_out = false;       // out is F32
+  int activation = 0;                                    // without add_to_out
+  bool add_to_out = false;                               // out is F32
   // Not null: of the first `turned` columns of out (BF16) every head of kTurnedHead is turned by cos and sin
   // [m, kTurnedHead / 2].
   const float *cos = nullptr, *sin = nullptr;

@@ -138,8 +138,8 @@ std::uint8_t f32_to_e4m3(float x) {
 float e4m3_to_f32(std::uint8_t code) {
   const std::uint32_t sign = std::uint32_t{code & 0x80U} << 24, size = code & 0x7FU;
   if (size == 0x7F) return std::bit_cast<float>(sign | 0x7FC00000);
-  const std::uint32_t magnitude = size < 8 ? std::bit_cast<std::uint32_t>(static_cast<float>(size) * 0x1p-9F)
-                                           : (size << 20) + ((127 - 7) << 23);
+  const std::uint32_t magnitude =
+      size < 8 ? std::bit_cast<std::uint32_t>(static_cast<float>(size) * 0x1p-9F) : (size << 20) + ((127 - 7) << 23);
   return std::bit_cast<float>(sign | magnitude);
 }
 

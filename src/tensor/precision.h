@@ -7,8 +7,8 @@
 // ones of which byte j holds input j in its low half and input 4 + j in its high half.
 // Activations are rounded to integers in [-127, 127], a scale for each row and group.
 //
-// In fp8 both are e4m3 (no infinities, up to 448, the OCP's "E4M3"), with one F32 scale for each row: of a weight, which
-// is an output, and of activations. Thread contract: pure functions.
+// In fp8 both are e4m3 (no infinities, up to 448, the OCP's "E4M3"), with one F32 scale for each row: of a weight,
+// which is an output, and of activations. Thread contract: pure functions.
 #pragma once
 
 #include <cstdint>
