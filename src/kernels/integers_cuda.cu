@@ -9,10 +9,10 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// Eight inputs of a row a thread.
+// Eight inputs of a row a thread, stored at once where they are `whole`.
 template <CudaFormat kFormat, class Out>
 __global__ void dequantise_kernel(const CudaMatrix w, std::int64_t first, const std::int32_t* rows, std::int64_t count,
-                                  Out* out, std::int64_t out_stride) {
+                                  Out* out, std::int64_t out_stride, bool whole) {
   let_next_begin();
   wait_for_previous();
   const std::int64_t units = (w.k + 7) / 8;
@@ -37,6 +37,7 @@ __global__ void dequantise_kernel(const CudaMatrix w, std::int64_t first, const 
     }
   }
   Out* const to = out + i / units * out_stride + at;
+  if (whole) return store8(to, v);
 #pragma unroll
   for (int j = 0; j < 8; ++j)
     if (at + j < w.k) to[j] = from_float<Out>(v[j]);
@@ -52,7 +53,8 @@ cudaError_t dequantise_cuda(const CudaMatrix& weight, std::int64_t first, const 
     const auto kernel = weight.format == CudaFormat::kFp8    ? dequantise_kernel<CudaFormat::kFp8, Out>
                         : weight.format == CudaFormat::kInt8 ? dequantise_kernel<CudaFormat::kInt8, Out>
                                                              : dequantise_kernel<CudaFormat::kInt4, Out>;
-    return launch_early(kernel, blocks, kThreads, 0, s, weight, first, rows, out.rows, to, out.stride);
+    return launch_early(kernel, blocks, kThreads, 0, s, weight, first, rows, out.rows, to, out.stride,
+                        weight.k % 8 == 0 && aligned_rows(out));
   };
   return out.f32 ? launch(static_cast<float*>(out.data)) : launch(static_cast<bf16*>(out.data));
 }

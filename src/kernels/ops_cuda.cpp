@@ -456,7 +456,8 @@ class CudaOps final : public Ops {
   // bits.
   void multiply(ConstView x, const CudaWeight& w, const Epilogue& epilogue, View out) const {
     if (w.precision() == Precision::kFp8) return multiply_fp8(x, w, epilogue, out);
-    if (!w.quantised()) return multiply(x, w.values().data, w.bias(), w.bias_for(out.dtype), epilogue, out);
+    if (!w.quantised())
+      return multiply(x, {w.values().data, w.bias(), w.bias_for(out.dtype)}, epilogue, out);
     constexpr std::int64_t kSlice = std::int64_t{32} << 20;  // values
     const std::int64_t slice = std::max<std::int64_t>(16, kSlice / w.in_features() / 16 * 16);
     for (std::int64_t first = 0; first < w.out_features(); first += slice) {
@@ -464,32 +465,38 @@ class CudaOps final : public Ops {
       const auto values = device_->allocate(count, w.in_features(), DType::kBF16);
       if (!values) return device_->note(values.error().message);
       check(dequantise_cuda(w.matrix(), first, nullptr, cuda_view(values->view()), stream()), "dequantising");
-      multiply(x, values->view().data, w.bias() == nullptr ? nullptr : w.bias() + first, w.bias_for(out.dtype, first),
-               epilogue, out.col_range(first, count));
+      const float* const bias = w.bias() == nullptr ? nullptr : w.bias() + first;
+      multiply(x, {values->view().data, bias, w.bias_for(out.dtype, first), true}, epilogue, out.col_range(first, count));
     }
   }
 
-  // By own kernels where a row's bits matter, else through cuBLASLt where it takes the product. The bias twice: F32,
-  // and in out's dtype.
-  void multiply(ConstView x, const std::byte* weight, const float* bias, const void* own_bias, const Epilogue& epilogue,
-                View out) const {
+  struct Bf16Weight {
+    const std::byte* values = nullptr;
+    const float* bias = nullptr;
+    const void* own_bias = nullptr;  // the same in the dtype of the result
+    bool fresh = false;              // a kernel in front writes the values
+  };
+  // By own kernels where a row's bits matter, else through cuBLASLt where it takes the product.
+  void multiply(ConstView x, const Bf16Weight& weight, const Epilogue& epilogue, View out) const {
     const auto activation = static_cast<int>(epilogue.activation);
     const CudaView from = cuda_view(x), to = cuda_view(out);
     if (epilogue.steady) {
-      const WideProduct product = wide(x, weight, bias, epilogue);
+      WideProduct product = wide(x, weight.values, weight.bias, epilogue);
+      product.fresh_weight = weight.fresh;
       if (can_multiply_wide_cuda(product, to))
         return check(wide_matmul_cuda(product, to, device_->multiprocessors(), stream()), "matmul");
     }
     if (x.cols % 8 == 0 && aligned_rows(x) && aligned_rows(out) && (activation == 0 || !epilogue.add_to_out)) {
       const bool split = !epilogue.steady && x.rows <= kFewRows;
-      const auto done = products_->multiply(from, weight, own_bias, epilogue.add_to_out, split, to, stream());
+      const auto done =
+          products_->multiply(from, weight.values, weight.own_bias, epilogue.add_to_out, split, to, stream());
       if (!done) return device_->note(done.error().message);
       if (*done) {
         if (activation != 0) check(activate_cuda(to, activation, stream()), "activation");
         return;
       }
     }
-    check(plain_matmul_cuda(from, weight, bias, activation, epilogue.add_to_out, to, stream()), "matmul");
+    check(plain_matmul_cuda(from, weight.values, weight.bias, activation, epilogue.add_to_out, to, stream()), "matmul");
   }
 
   void copy_rows(ConstView from, std::span<const std::int32_t> rows, View to) const {

@@ -44,7 +44,7 @@ struct Task {
   const float *row_scales, *scales, *bias;
   const float *cos, *sin;
   int m, n, k, turned;
-  bool add;
+  bool add, fresh_weight;
 };
 
 // What is between sums and out. One kernel each: code that is passed through once a tile has to be short.
@@ -237,7 +237,8 @@ __global__ void __launch_bounds__(3 * kWarpgroup, 1)
     if (threadIdx.x == 0) {
       constexpr std::uint16_t kAll = (1 << kCluster) - 1;
       int stage = 0, parity = 1;  // a stage's first user does not wait
-      bool waited = false;
+      bool waited = task.fresh_weight;
+      if (waited) wait_for_previous();
       for (int tile = cluster; tile < tiles.count; tile += clusters) {
         const auto [row, column] = tiles.first(tile, rank);
         for (int step = 0; step < steps; ++step) {
@@ -246,7 +247,7 @@ __global__ void __launch_bounds__(3 * kWarpgroup, 1)
           barrier_expect(barrier, S::kStageBytes);
           copy_box(to + S::kXBytes + rank * S::kWeightBox * kTileRowBytes, weight, step * kStep,
                    column + rank * S::kWeightBox, barrier, kAll);
-          if (!waited) wait_for_previous();  // weights were there before
+          if (!waited) wait_for_previous();  // the weight was there before
           waited = true;
           // Not the form for several blocks: of that L2 does not join what different clusters ask for.
           copy_box(to, x, step * kStep, row, barrier);
@@ -368,7 +369,8 @@ cudaError_t multiply_wide(const WideProduct& product, CudaView out, int multipro
                   .n = static_cast<int>(out.cols),
                   .k = static_cast<int>(product.x.cols),
                   .turned = static_cast<int>(product.turned),
-                  .add = product.add_to_out};
+                  .add = product.add_to_out,
+                  .fresh_weight = product.fresh_weight};
   const auto by = [&]<Way way>() { return launch_best<way, kFp8>(product, out, task, multiprocessors, s); };
   if (out.f32) return by.template operator()<Way::kF32>();
   if (product.turned > 0) return by.template operator()<Way::kTurned>();

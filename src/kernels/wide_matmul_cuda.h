@@ -15,6 +15,8 @@ inline constexpr std::int64_t kTurnedHead = 80;
 struct WideProduct {
   CudaView x;                    // [m, k] BF16
   const void* weight = nullptr;  // [n, k] BF16
+  // The weight is what a kernel in front of this one in the stream writes: it is not read before that has ended.
+  bool fresh_weight = false;
   // Not null: x and weight are e4m3, rows of both x.stride bytes apart, and a sum is multiplied by its row's and its
   // output's scale.
   const float *row_scales = nullptr, *scales = nullptr;  // [m], [n]
