@@ -9,73 +9,70 @@ namespace {
 
 constexpr float kMost = 448, kLeast = 1e-30F;  // precision.h's kMostFp8, kLeastActivation
 
-// As bits, so that what is not a number is larger than every number.
-__device__ inline std::uint32_t size_bits(float x) { return __float_as_uint(x) & 0x7FFFFFFF; }
+// Rows for one launch: as many warps a row as keep it in registers (kKept units of kUnit values a lane), but no more
+// than a block has; what is left of a longer row is read again, from the cache. Blocks of few rows each have up to
+// kRowThreads threads, so that a multiprocessor has as many in flight as its registers allow.
+constexpr int kKept = 8, kRowThreads = 128, kMostThreads = 1024;
 
-// A block a row, kUnit values at a time. The row is read from memory once where it fits the registers (kKept units a
-// thread), and again from the cache otherwise.
-template <class In, int kUnit>
-__global__ void round_rows_kernel(const In* x, std::int64_t x_stride, int cols, unsigned char* codes,
-                                  std::int64_t row_bytes, float* scales) {
+// A pair of BF16 in a word, or one. As bits without their signs, what is not a number is larger than every number.
+__device__ inline std::uint32_t most_of(std::uint32_t most, std::uint32_t pair) {
+  return __vmaxu2(most, pair & 0x7FFF7FFF);
+}
+__device__ inline std::uint32_t most_of(std::uint32_t most, const uint4& raw) {
+  return most_of(most_of(most_of(most_of(most, raw.x), raw.y), raw.z), raw.w);
+}
+__device__ inline std::uint32_t most_of(std::uint32_t most, bf16 one) { return most_of(most, __bfloat16_as_ushort(one)); }
+
+// `inverse` is 0 where all are to be zeros.
+__device__ inline uint2 fp8_of(const uint4& raw, float inverse) {
+  float v[8];
+  load8(reinterpret_cast<const bf16*>(&raw), v);
+#pragma unroll
+  for (int j = 0; j < 8; ++j) v[j] = inverse == 0 ? 0.0F : v[j] * inverse;
+  return make_uint2(to_fp8(v), to_fp8(v + 4));
+}
+__device__ inline unsigned char fp8_of(bf16 one, float inverse) {
+  return __nv_cvt_float_to_fp8(inverse == 0 ? 0.0F : to_float(one) * inverse, __NV_SATFINITE, __NV_E4M3);
+}
+
+// A row's `units` of eight values (uint4, codes uint2) or of one.
+template <class Unit, class Codes>
+__global__ void __launch_bounds__(kMostThreads)
+    round_rows_kernel(const bf16* x, std::int64_t x_stride, std::int64_t rows, int units, int warps_of_row,
+                      unsigned char* codes, std::int64_t row_bytes, float* scales) {
   let_next_begin();
   wait_for_previous();
-  constexpr int kKept = 32 / kUnit;
-  __shared__ std::uint32_t of_warps[kWarp];
-  const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x), units = cols / kUnit;
-  x += blockIdx.x * x_stride;
-  codes += blockIdx.x * row_bytes;
-  const auto load = [&](int i, float* v) {
-    if constexpr (kUnit == 8) {
-      load8(x + i * 8, v);
-    } else {
-      v[0] = to_float(x[i]);
-    }
-  };
+  __shared__ std::uint32_t of_warps[kMostThreads / kWarp];
+  const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int together = static_cast<int>(blockDim.x) / kWarp / warps_of_row, first_warp = warp / warps_of_row * warps_of_row;
+  const std::int64_t wanted = blockIdx.x * static_cast<std::int64_t>(together) + warp / warps_of_row;
+  const std::int64_t row = min(wanted, rows - 1);  // the last again: a block's warps meet
+  const auto* const from = reinterpret_cast<const Unit*>(x + row * x_stride);
+  auto* const to = reinterpret_cast<Codes*>(codes + row * row_bytes);
+  const int threads = warps_of_row * kWarp, thread = (warp - first_warp) * kWarp + lane;
+  Unit kept[kKept];
   std::uint32_t most = 0;
-  const auto look = [&](const float* v) {
-#pragma unroll
-    for (int j = 0; j < kUnit; ++j) most = max(most, size_bits(v[j]));
-  };
-  float kept[kKept][kUnit];
-#pragma unroll
-  for (int item = 0; item < kKept; ++item) {
-    const int i = thread + item * threads;
-    if (i >= units) continue;
-    load(i, kept[item]);
-    look(kept[item]);
-  }
-  for (int i = thread + kKept * threads; i < units; i += threads) {
-    float v[kUnit];
-    load(i, v);
-    look(v);
-  }
-  most = __reduce_max_sync(0xffffffffU, most);
-  if (thread % kWarp == 0) of_warps[thread / kWarp] = most;
-  __syncthreads();
-  for (int i = 0; i < threads / kWarp; ++i) most = max(most, of_warps[i]);
-  const float largest = __uint_as_float(most);
-  const bool finite = most < 0x7F800000, usable = finite && largest >= kLeast;
-  const float inverse = usable ? __fdiv_rn(kMost, largest) : 0.0F;
-  if (thread == 0)
-    scales[blockIdx.x] = usable ? __fdiv_rn(largest, kMost) : finite ? 0.0F : __uint_as_float(0x7FC00000);
-  const auto store = [&](int i, const float* v) {
-    float scaled[kUnit];
-#pragma unroll
-    for (int j = 0; j < kUnit; ++j) scaled[j] = usable ? v[j] * inverse : 0.0F;
-    if constexpr (kUnit == 8) {
-      reinterpret_cast<uint2*>(codes)[i] = make_uint2(to_fp8(scaled), to_fp8(scaled + 4));
-    } else {
-      codes[i] = __nv_cvt_float_to_fp8(scaled[0], __NV_SATFINITE, __NV_E4M3);
-    }
-  };
 #pragma unroll
   for (int item = 0; item < kKept; ++item)
-    if (const int i = thread + item * threads; i < units) store(i, kept[item]);
-  for (int i = thread + kKept * threads; i < units; i += threads) {
-    float v[kUnit];
-    load(i, v);
-    store(i, v);
+    if (const int i = thread + item * threads; i < units) kept[item] = from[i];
+#pragma unroll
+  for (int item = 0; item < kKept; ++item)
+    if (thread + item * threads < units) most = most_of(most, kept[item]);
+  for (int i = thread + kKept * threads; i < units; i += threads) most = most_of(most, from[i]);
+  most = __reduce_max_sync(0xffffffffU, max(most & 0xFFFF, most >> 16));
+  if (warps_of_row > 1) {
+    if (lane == 0) of_warps[warp] = most;
+    __syncthreads();
+    for (int i = 0; i < warps_of_row; ++i) most = max(most, of_warps[first_warp + i]);
   }
+  const float largest = __uint_as_float(most << 16);
+  const bool finite = most < 0x7F80, usable = finite && largest >= kLeast;
+  const float inverse = usable ? __fdiv_rn(kMost, largest) : 0.0F;
+  if (thread == 0) scales[row] = usable ? __fdiv_rn(largest, kMost) : finite ? 0.0F : __uint_as_float(0x7FC00000);
+#pragma unroll
+  for (int item = 0; item < kKept; ++item)
+    if (const int i = thread + item * threads; i < units) to[i] = fp8_of(kept[item], inverse);
+  for (int i = thread + kKept * threads; i < units; i += threads) to[i] = fp8_of(from[i], inverse);
 }
 
 // A warp an output, as plain_matmul_cuda.cu.
@@ -103,14 +100,14 @@ __global__ void plain_fp8_kernel(const Fp8Rows x, const CudaMatrix weight, std::
 cudaError_t round_rows_cuda(CudaView x, const Fp8Rows& out, cudaStream_t s) {
   if (x.rows == 0) return cudaSuccess;
   const bool wide = x.cols % 8 == 0 && aligned_rows(x);
-  const std::int64_t units = wide ? x.cols / 8 : x.cols, wanted = (units / 2 + kWarp - 1) / kWarp * kWarp;
-  const auto threads = static_cast<unsigned>(std::clamp<std::int64_t>(wanted, kWarp, 1024));
-  const auto launch = [&]<class In>(const In* from) {
-    const auto kernel = wide ? round_rows_kernel<In, 8> : round_rows_kernel<In, 1>;
-    return launch_early(kernel, static_cast<unsigned>(x.rows), threads, 0, s, from, x.stride, static_cast<int>(x.cols),
-                        static_cast<unsigned char*>(out.codes), out.row_bytes, out.scales);
-  };
-  return x.f32 ? launch(static_cast<const float*>(x.data)) : launch(static_cast<const bf16*>(x.data));
+  const auto units = static_cast<int>(wide ? x.cols / 8 : x.cols);
+  int warps = 1;
+  while (warps * kWarp < kMostThreads && warps * kWarp * kKept < units) warps *= 2;
+  const int threads = std::max(warps * kWarp, kRowThreads), together = threads / (warps * kWarp);
+  const auto blocks = static_cast<unsigned>((x.rows + together - 1) / together);
+  const auto kernel = wide ? round_rows_kernel<uint4, uint2> : round_rows_kernel<bf16, unsigned char>;
+  return launch_early(kernel, blocks, static_cast<unsigned>(threads), 0, s, static_cast<const bf16*>(x.data), x.stride,
+                      x.rows, units, warps, static_cast<unsigned char*>(out.codes), out.row_bytes, out.scales);
 }
 
 cudaError_t plain_fp8_matmul_cuda(const Fp8Rows& x, const CudaMatrix& weight, const float* bias, int activation,

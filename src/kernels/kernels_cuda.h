@@ -65,7 +65,7 @@ struct Fp8Rows {
   float* scales = nullptr;
   std::int64_t rows = 0, k = 0, row_bytes = 0;
 };
-// round_row_to_fp8() of the rows of x (fp8_cuda.cu). Bytes behind k stay as they are.
+// round_row_to_fp8() of the rows of x, BF16 (fp8_cuda.cu). Bytes behind k stay as they are.
 cudaError_t round_rows_cuda(CudaView x, const Fp8Rows& out, cudaStream_t s);
 
 // --- products that cuBLASLt is not asked for
