@@ -17,6 +17,7 @@ struct Settings {
   int threads = 0;  // of stages; kernels are measured at 1 and at this many
   int samples = 5;
   Precision precision = Precision::kExact;  // of stages
+  std::string device = "cpu";               // of errors
 };
 
 // A checkpoint, and the side of the square whose pixels a picture gets, in its own proportions; 0: what its
@@ -43,7 +44,7 @@ std::vector<Row> measure_vision(const Model& model, const Settings& settings);
 std::vector<Row> measure_language(const Model& model, const Settings& settings);
 // What the second question costs, and many at once, on a picture that is known; and reading its features from disk.
 std::vector<Row> measure_questions(const Model& model, const Settings& settings);
-// Relative L2 of features and logits in integers against the exact ones.
+// Relative L2 of features and logits in each rounded precision of settings.device against the exact ones there.
 std::vector<Row> measure_errors(const Model& model, const Settings& settings);
 // Time and peak memory of the vision encoder over settings.patches.
 std::vector<Row> measure_patches(const Model& model, const Settings& settings);

@@ -1,7 +1,9 @@
-// How far integers are from the exact values: features of the picture, and logits behind them, by the checkpoint given.
+// How far rounded matrices are from the exact values: features of the picture, and logits behind them, by the
+// checkpoint given.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <map>
 #include <numeric>
 #include <string>
 #include <vector>
@@ -12,7 +14,7 @@
 #include "base/thread_pool.h"
 #include "cases.h"
 #include "encoder/encoder.h"
-#include "kernels/ops.h"
+#include "kernels/devices.h"
 #include "models/language_model.h"
 #include "models/vision_model.h"
 #include "must.h"
@@ -41,10 +43,10 @@ double same_choices(const Matrix& got, const Matrix& want) {
   return same;
 }
 
-Matrix features_in(const Model& model, const Settings& settings, Precision precision, ThreadPool& threads) {
-  const auto ops = make_cpu_ops(threads);
+Matrix features_in(const Model& model, const Settings& settings, const Ops& ops, Precision precision,
+                   ThreadPool& threads) {
   const Checkpoint checkpoint = must(Checkpoint::open(model.dir, Role::kVision));
-  const auto vision = must(load_vision_model(checkpoint, *ops, vision_precision(precision)));
+  const auto vision = must(load_vision_model(checkpoint, ops, precision));
   const auto layout = must(make_layout(checkpoint.config()));
   PreprocessorConfig preprocessor = must(load_preprocessor_config(model.dir));
   if (model.side > 0) preprocessor.min_pixels = preprocessor.max_pixels = model.side * model.side;
@@ -55,14 +57,13 @@ Matrix features_in(const Model& model, const Settings& settings, Precision preci
 }
 
 // Logits [kBehind, vocab_size] behind each of `pictures`.
-std::vector<Matrix> logits_in(const Model& model, Precision precision, const std::vector<const Matrix*>& pictures,
-                              ThreadPool& threads) {
-  const auto ops = make_cpu_ops(threads);
-  const auto language = must(load_language_model(must(Checkpoint::open(model.dir, Role::kLanguage)), *ops, precision));
+std::vector<Matrix> logits_in(const Model& model, const Ops& ops, Precision precision,
+                              const std::vector<const Matrix*>& pictures) {
+  const auto language = must(load_language_model(must(Checkpoint::open(model.dir, Role::kLanguage)), ops, precision));
   std::vector<Matrix> out;
   for (const Matrix* features : pictures) {
     const std::int64_t tokens = kBefore + features->rows() + kBehind, blocks = (tokens + kKvBlock - 1) / kKvBlock;
-    const auto pool = must(ops->make_kv_pool(language->kv_shape(blocks)));
+    const auto pool = must(ops.make_kv_pool(language->kv_shape(blocks)));
     std::vector<std::int32_t> table(static_cast<std::size_t>(blocks)), ids, positions, wanted;
     std::iota(table.begin(), table.end(), 0);
     for (std::int64_t t = 0; t < tokens; ++t) {
@@ -80,18 +81,24 @@ std::vector<Matrix> logits_in(const Model& model, Precision precision, const std
 
 std::vector<Row> errors_case(const Model& model, const Settings& settings) {
   ThreadPool threads(settings.threads);
-  const Matrix features = features_in(model, settings, Precision::kExact, threads);
-  const Matrix rounded = features_in(model, settings, Precision::kInt8, threads);
-  const std::vector<Matrix> exact = logits_in(model, Precision::kExact, {&features}, threads);
+  const auto ops = must(make_ops(settings.device, threads));
+  const bool card = settings.device != "cpu";
+  const Matrix features = features_in(model, settings, *ops, Precision::kExact, threads);
+  const std::vector<Matrix> exact = logits_in(model, *ops, Precision::kExact, {&features});
+  std::map<Precision, Matrix> rounded;  // features, by the encoder's precision
   std::vector<Row> rows;
-  for (const Precision precision : {Precision::kInt8, Precision::kInt4}) {
-    const std::vector<Matrix> got = logits_in(model, precision, {&features, &rounded}, threads);
-    Row row{.group = "errors, " + label(model, Precision::kExact), .name = std::string(precision_name(precision))};
+  for (const Precision precision : {Precision::kInt8, Precision::kInt4, Precision::kFp8}) {
+    if (precision == Precision::kFp8 && !card) continue;
+    const Precision vision = vision_precision(precision);
+    if (!rounded.contains(vision)) rounded[vision] = features_in(model, settings, *ops, vision, threads);
+    const std::vector<Matrix> got = logits_in(model, *ops, precision, {&features, &rounded[vision]});
+    Row row{.group = "errors, " + label(model, Precision::kExact) + (card ? " on " + settings.device : ""),
+            .name = std::string(precision_name(precision))};
     row.threads = threads.size();
     row.figures = {
-        {"features, relative L2 in %", 100 * relative_l2(rounded, features)},
+        {"features, relative L2 in %", 100 * relative_l2(rounded[vision], features)},
         {"logits on exact features, %", 100 * relative_l2(got[0], exact[0])},
-        {"logits on features in int8, %", 100 * relative_l2(got[1], exact[0])},
+        {"logits on its own features, %", 100 * relative_l2(got[1], exact[0])},
         {fmt::format("likeliest tokens as the exact ones', of {}", kBehind), same_choices(got[0], exact[0])}};
     rows.push_back(row);
   }

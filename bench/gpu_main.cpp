@@ -52,13 +52,13 @@ struct Sizes {
   std::vector<std::int64_t> patches{1024, 5476, 16384}, prefill{1056, 4128}, sequences{1, 4, 8, 16, 32, 64};
   std::int64_t context = 1024, shared = 0;  // of decoding sequences
   int samples = 15;
-  Precision precision = Precision::kExact;  // of the language model
+  Precision precision = Precision::kExact, vision_precision = Precision::kExact;
 };
 
 void vision(const std::filesystem::path& dir, const Ops& ops, const Sizes& sizes) {
   const Stopwatch watch;
   const Checkpoint checkpoint = must(Checkpoint::open(dir, Role::kVision));
-  const auto model = must(load_vision_model(checkpoint, ops));
+  const auto model = must(load_vision_model(checkpoint, ops, sizes.vision_precision));
   report("vision load", {watch.ms(), watch.ms(), watch.ms()}, fmt::format(", \"bytes\": {}", model->weight_bytes()));
   const VisionConfig& config = model->config();
   const auto run = [&](const std::string& name, const std::vector<Grid>& grids) {
@@ -187,7 +187,8 @@ void check(const std::filesystem::path& vision_dir, const std::filesystem::path&
 
 int run(int argc, char** argv) {
   CLI::App app("Times vision, prefill and decode of checkpoints on a device.");
-  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture, beside, precision = "exact";
+  std::string device = "cuda:0", vision_dir, check_dir, tokenizer, picture, beside, precision = "exact",
+              vision_precision = "exact";
   double beside_rate = 100;
   std::vector<std::string> models;
   Sizes sizes;
@@ -205,13 +206,15 @@ int run(int argc, char** argv) {
   app.add_option("--shared", sizes.shared,
                  "of these, in whole blocks: the same for all, as questions about one picture")
       ->check(CLI::Range(0, 1 << 20));
-  app.add_option("--precision", precision, "of the language model: exact, int8 or int4");
+  app.add_option("--precision", precision, "of the language model: exact, int8, int4 or fp8");
+  app.add_option("--vision-precision", vision_precision, "of the encoder: exact, int8 or fp8");
   app.add_option("--threads", threads, "of the host");
   app.add_option("--check", check_dir, "instead: features and logits of what stands in this folder, for gpu_bench.py");
   app.add_option("--tokenizer", tokenizer, "a folder with one: times five questions about a picture too");
   app.add_option("--picture", picture, "a file: times 8 clients that send it too");
   CLI11_PARSE(app, argc, argv);
   sizes.precision = must(precision_from_name(precision));
+  sizes.vision_precision = chiasm::vision_precision(must(precision_from_name(vision_precision)));
   ThreadPool pool(threads);
   const auto ops = must(make_ops(device, pool));
   std::unique_ptr<Ops> beside_ops;

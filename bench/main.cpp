@@ -45,6 +45,7 @@ int run(int argc, char** argv) {
       ->delimiter(',')
       ->check(CLI::IsMember(groups));
   app.add_option("--threads", settings.threads)->check(CLI::Range(1, 1024))->capture_default_str();
+  app.add_option("--device", settings.device, "of errors: cpu or cuda:N")->capture_default_str();
   app.add_option("--precision", settings.precision, "of the stages: exact, int8 or int4")
       ->transform(CLI::CheckedTransformer(std::map<std::string, Precision>{
           {"exact", Precision::kExact}, {"int8", Precision::kInt8}, {"int4", Precision::kInt4}}));
@@ -66,7 +67,8 @@ int run(int argc, char** argv) {
   fmt::print("{}, {} threads, {}; medians of {} samples unless a line says otherwise\n", cpu, settings.threads, date,
              settings.samples);
   if (!have_yardstick()) fmt::print("built without oneDNN: no yardstick for products\n");
-  add("ceilings", [&] { return measure_ceilings(settings); });  // floors need them
+  if (only != std::vector<std::string>{"errors"})  // all others' floors need them
+    add("ceilings", [&] { return measure_ceilings(settings); });
   if (wanted("kernels")) add("kernels", [&] { return measure_kernels(settings); });
   if (wanted("rows")) add("row contract", [&] { return measure_row_contract(settings); });
   for (const std::string& model : models) {

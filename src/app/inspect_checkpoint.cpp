@@ -28,17 +28,22 @@ struct TensorLine {
 struct PartSummary {
   std::vector<TensorLine> tensors;
   std::int64_t parameters = 0;
-  std::uint64_t bytes = 0;                         // as stored
-  std::uint64_t memory = 0;                        // loaded: matrices as stored, biases and norms in f32
-  std::uint64_t memory_int8 = 0, memory_int4 = 0;  // the same with --precision
-  Precision precision = Precision::kExact;         // of the matrices as stored
-  std::map<std::string, std::int64_t> dtypes;      // tensors of each
+  std::uint64_t bytes = 0;   // as stored
+  std::uint64_t memory = 0;  // loaded: matrices as stored, biases and norms in f32
+  std::uint64_t memory_int8 = 0, memory_int4 = 0, memory_fp8 = 0;  // the same with --precision
+  Precision precision = Precision::kExact;                         // of the matrices as stored
+  std::map<std::string, std::int64_t> dtypes;                      // tensors of each
 };
 
 // A matrix [rows, depth] in integers.
 std::uint64_t integer_bytes(std::int64_t rows, std::int64_t depth, Precision precision) {
   const IntegerFormat format = integer_format(precision);
   return static_cast<std::uint64_t>(rows * (format.row_bytes(depth) + 2 * format.groups(depth)));
+}
+
+// In fp8.
+std::uint64_t fp8_bytes(std::int64_t rows, std::int64_t depth) {
+  return static_cast<std::uint64_t>(rows * (fp8_row_bytes(depth) + static_cast<std::int64_t>(sizeof(float))));
 }
 
 Result<PartSummary> summarize(const Checkpoint& checkpoint, Role side) {
@@ -59,9 +64,10 @@ Result<PartSummary> summarize(const Checkpoint& checkpoint, Role side) {
       };
       out.memory_int8 += bytes_in(Precision::kInt8);
       out.memory_int4 += bytes_in(Precision::kInt4);
+      out.memory_fp8 += fp8_bytes(rows, depth);
     } else {
-      out.memory_int8 += static_cast<std::uint64_t>(count) * sizeof(float);
-      out.memory_int4 += static_cast<std::uint64_t>(count) * sizeof(float);
+      for (std::uint64_t* const bytes : {&out.memory_int8, &out.memory_int4, &out.memory_fp8})
+        *bytes += static_cast<std::uint64_t>(count) * sizeof(float);
     }
     if (!name.ends_with("_scales")) out.parameters += count;
     out.bytes += tensor.bytes.size();
@@ -185,6 +191,7 @@ void print_json(Console& console, const fs::path& dir, const Summary& summary, c
                                         {"temporal_patch_size", eye.temporal_patch_size}};
     out["memory"]["vision"] = {{"weights_bytes", summary.vision->memory},
                                {"weights_bytes_int8", summary.vision->memory_int8},
+                               {"weights_bytes_fp8", summary.vision->memory_fp8},
                                {"estimated_working_bytes_1024_patches", vision_working_bytes(eye)}};
   }
   if (summary.language) {
@@ -201,6 +208,7 @@ void print_json(Console& console, const fs::path& dir, const Summary& summary, c
     out["memory"]["language"] = {{"weights_bytes", summary.language->memory},
                                  {"weights_bytes_int8", summary.language->memory_int8},
                                  {"weights_bytes_int4", summary.language->memory_int4},
+                                 {"weights_bytes_fp8", summary.language->memory_fp8},
                                  {"kv_bytes_per_token", kv_bytes_per_token(text)}};
   }
   out["unread_fields"] = summary.config.unread_fields;
@@ -213,7 +221,8 @@ std::string memory_text(const PartSummary& part, bool int4) {
   std::string out = size(part.memory);
   if (part.precision != Precision::kExact) return out + fmt::format(" ({})", precision_name(part.precision));
   out += fmt::format(" ({} with --precision int8", size(part.memory_int8));
-  return out + (int4 ? fmt::format(", {} with int4)", size(part.memory_int4)) : ")");
+  if (int4) out += fmt::format(", {} with int4", size(part.memory_int4));
+  return out + fmt::format(", {} with fp8 on a card)", size(part.memory_fp8));
 }
 
 void print_part(Console& console, std::string_view name, const PartSummary& part, const InspectOptions& options) {

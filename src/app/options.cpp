@@ -100,15 +100,16 @@ void add_model_option(CLI::App& app, ModelOption& option, Devices devices) {
       ->check(is_device(devices));
   app.add_option(
          "--precision", option.precision,
-         "What to multiply matrices in, on the CPU: exact (as the checkpoint has them), int8 (half\nthe memory), or "
-         "int4 (the language model's; the encoder's are int8). Rounding is done\nwhile loading; 'chiasm quantize' "
-         "does it once (default: as they are stored)")
-      ->type_name("exact|int8|int4")
+         "What to multiply matrices in: exact (as the checkpoint has them), int8 (half the memory),\nint4 (the "
+         "language model's; the encoder's are int8), or fp8 (one card only: half the memory,\nfaster). Rounding is "
+         "done while loading; 'chiasm quantize' rounds to integers once\n(default: as they are stored)")
+      ->type_name("exact|int8|int4|fp8")
       ->check(known_precision());
-  app.add_option("--vision-precision", option.vision_precision,
-                 "The same of the vision encoder alone: features of int8 and of exact ones have names of\ntheir own "
-                 "(default: --precision)")
-      ->type_name("exact|int8")
+  app.add_option(
+         "--vision-precision", option.vision_precision,
+         "The same of the vision encoder alone: features of int8, of fp8 and of exact ones have names\nof their "
+         "own (default: --precision)")
+      ->type_name("exact|int8|fp8")
       ->check(known_precision());
   app.add_option("--weight-cache", option.weight_cache,
                  "Folder that keeps what was rounded, so that the next start reads it as it is, or none\n(default: "

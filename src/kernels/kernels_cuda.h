@@ -54,10 +54,19 @@ struct CudaMatrix {
   CudaFormat format = CudaFormat::kBf16;
   int group = 0;  // inputs of a scale, of integers
 };
-// Rows of integers as numbers (integers_cuda.cu): row i of out [count, k], F32 or BF16, is row first + i of the matrix,
-// or rows[i] where that is not null.
+// Rows of integers or e4m3 as numbers (integers_cuda.cu): row i of out [count, k], F32 or BF16, is row first + i of the
+// matrix, or rows[i] where that is not null.
 cudaError_t dequantise_cuda(const CudaMatrix& weight, std::int64_t first, const std::int32_t* rows, CudaView out,
                             cudaStream_t s);
+
+// Rows of activations in e4m3: codes [rows, row_bytes], 16-byte aligned, and a scale each.
+struct Fp8Rows {
+  void* codes = nullptr;
+  float* scales = nullptr;
+  std::int64_t rows = 0, k = 0, row_bytes = 0;
+};
+// round_row_to_fp8() of the rows of x, BF16 (fp8_cuda.cu). Bytes behind k stay as they are.
+cudaError_t round_rows_cuda(CudaView x, const Fp8Rows& out, cudaStream_t s);
 
 // --- products that cuBLASLt is not asked for
 // Few rows (skinny_cuda.cu): x [rows, k] BF16, k a multiple of 8, 16-byte aligned rows. Integers become BF16 on their
@@ -81,6 +90,10 @@ cudaError_t skinny_matmul_cuda(const SkinnyProduct& product, CudaView out, cudaS
 // Any shape and alignment, slow (plain_matmul_cuda.cu).
 cudaError_t plain_matmul_cuda(CudaView x, const void* weight, const float* bias, int activation, bool add_to_out,
                               CudaView out, cudaStream_t s);
+
+// The same of e4m3 (fp8_cuda.cu).
+cudaError_t plain_fp8_matmul_cuda(const Fp8Rows& x, const CudaMatrix& weight, const float* bias, int activation,
+                                  bool add_to_out, CudaView out, cudaStream_t s);
 
 // --- attention
 // A tile of queries over one range of keys.

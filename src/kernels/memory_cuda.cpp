@@ -53,6 +53,28 @@ void send_bytes(const CudaDevice& device, std::byte* to, std::span<const std::by
   });
 }
 
+// Bytes of a row of a weight, and of its scales.
+struct RowBytes {
+  std::int64_t values = 0, scales = 0;
+};
+RowBytes row_bytes(std::int64_t depth, Precision precision) {
+  if (precision == Precision::kExact) return {depth * 2, 0};
+  if (precision == Precision::kFp8) return {fp8_row_bytes(depth), sizeof(float)};
+  const IntegerFormat format = integer_format(precision);
+  return {format.row_bytes(depth), format.groups(depth) * 2};
+}
+
+// One row, rounded.
+void round_row(const float* weights, std::int64_t depth, Precision precision, std::byte* values, std::byte* scales) {
+  auto* const to = reinterpret_cast<std::uint8_t*>(values);
+  if (precision == Precision::kFp8) {
+    const float scale = round_row_to_fp8(weights, depth, to);
+    std::memcpy(scales, &scale, sizeof(scale));
+    return;
+  }
+  quantise_row(weights, depth, integer_format(precision), to, reinterpret_cast<std::uint16_t*>(scales));
+}
+
 template <class T>
 std::int64_t append(std::vector<std::int32_t>& to, const std::vector<T>& values) {
   constexpr std::size_t kWord = sizeof(std::int32_t);
@@ -73,12 +95,10 @@ CudaView cuda_view(ConstView v) {
 Result<std::unique_ptr<CudaWeight>> CudaWeight::room(const CudaDevice& device, std::int64_t rows, std::int64_t depth,
                                                      Precision precision, const std::vector<float>& bias) {
   std::unique_ptr<CudaWeight> out(new CudaWeight(rows, depth, precision));
-  if (precision == Precision::kExact) {
-    ASSIGN_OR_RETURN(out->values_, device.allocate(rows, depth, DType::kBF16));
-  } else {
-    const IntegerFormat format = integer_format(precision);
-    ASSIGN_OR_RETURN(out->values_, device.allocate(rows, format.row_bytes(depth) / 2, DType::kBF16));
-    ASSIGN_OR_RETURN(out->scales_, device.allocate(rows, format.groups(depth), DType::kBF16));
+  const RowBytes bytes = row_bytes(depth, precision);
+  ASSIGN_OR_RETURN(out->values_, device.allocate(rows, bytes.values / 2, DType::kBF16));
+  if (precision != Precision::kExact) {
+    ASSIGN_OR_RETURN(out->scales_, device.allocate(rows, bytes.scales / 2, DType::kBF16));
   }
   if (bias.empty()) return out;
   std::vector<std::uint16_t> halves(bias.size());
@@ -91,11 +111,15 @@ Result<std::unique_ptr<CudaWeight>> CudaWeight::room(const CudaDevice& device, s
 }
 
 CudaMatrix CudaWeight::matrix() const {
-  CudaMatrix out{.data = values_.view().data, .k = in_features(), .row_bytes = in_features() * 2};
+  CudaMatrix out{
+      .data = values_.view().data, .k = in_features(), .row_bytes = row_bytes(in_features(), precision()).values};
   if (!quantised()) return out;
-  const IntegerFormat format = integer_format(precision());
   out.scales = scales_.view().data;
-  out.row_bytes = format.row_bytes(in_features());
+  if (precision() == Precision::kFp8) {
+    out.format = CudaFormat::kFp8;
+    return out;
+  }
+  const IntegerFormat format = integer_format(precision());
   out.format = format.bits == 8 ? CudaFormat::kInt8 : CudaFormat::kInt4;
   out.group = static_cast<int>(format.group);
   return out;
@@ -119,21 +143,22 @@ Result<std::unique_ptr<const Weight>> CudaWeight::quantise(const CudaDevice& dev
                                                            std::span<const TensorView> weights,
                                                            std::span<const TensorView> biases, Precision precision) {
   ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
-  const IntegerFormat format = integer_format(precision);
-  const std::int64_t row_bytes = format.row_bytes(rows.depth()), groups = format.groups(rows.depth());
+  const RowBytes bytes = row_bytes(rows.depth(), precision);
   ASSIGN_OR_RETURN(std::unique_ptr<CudaWeight> out, room(device, rows.rows(), rows.depth(), precision, rows.bias()));
-  std::vector<std::uint8_t> values(static_cast<std::size_t>(rows.rows() * row_bytes));
-  std::vector<std::uint16_t> scales(static_cast<std::size_t>(rows.rows() * groups));
+  std::vector<std::byte> values(
+      static_cast<std::size_t>(rows.rows() * bytes.values));  // zeros where a row is filled up
+  std::vector<std::byte> scales(static_cast<std::size_t>(rows.rows() * bytes.scales));
   constexpr std::int64_t kRows = 16;  // of a task
   threads.parallel_for((rows.rows() + kRows - 1) / kRows, [&](std::int64_t task, int) {
     std::vector<float> wide(static_cast<std::size_t>(rows.depth()));
     for (std::int64_t i = task * kRows; i < std::min(rows.rows(), (task + 1) * kRows); ++i) {
       rows.widen(i, wide.data());
-      quantise_row(wide.data(), rows.depth(), format, values.data() + i * row_bytes, scales.data() + i * groups);
+      round_row(wide.data(), rows.depth(), precision, values.data() + i * bytes.values,
+                scales.data() + i * bytes.scales);
     }
   });
-  send_bytes(device, out->values_.view().data, std::as_bytes(std::span(values)));
-  send_bytes(device, out->scales_.view().data, std::as_bytes(std::span(scales)));
+  send_bytes(device, out->values_.view().data, values);
+  send_bytes(device, out->scales_.view().data, scales);
   RETURN_IF_ERROR(device.status());
   return std::unique_ptr<const Weight>(std::move(out));
 }

@@ -15,8 +15,8 @@ namespace chiasm {
 
 CudaView cuda_view(ConstView v);
 
-// Row-major [out_features, in_features] BF16, or integers with their scales; the bias in both dtypes, since cuBLASLt
-// wants it in that of the result.
+// Row-major [out_features, in_features] BF16, or integers or e4m3 with their scales; the bias in both dtypes, since
+// cuBLASLt wants it in that of the result.
 class CudaWeight final : public Weight {
  public:
   static Result<std::unique_ptr<const Weight>> make(const CudaDevice& device, std::span<const TensorView> weights,
@@ -48,8 +48,8 @@ class CudaWeight final : public Weight {
       : Weight(out_features, in_features, precision) {}
   static Result<std::unique_ptr<CudaWeight>> room(const CudaDevice& device, std::int64_t rows, std::int64_t depth,
                                                   Precision precision, const std::vector<float>& bias);
-  Buffer values_;  // integers lie here too, two bytes a value
-  Buffer scales_, bias_, bias_bf16_;
+  Buffer values_, scales_;  // whatever they are, in units of two bytes
+  Buffer bias_, bias_bf16_;
 };
 
 // BF16, [layer][block][kv_head][key or value][kKvBlock][head_dim]: a block of all layers is one strided copy. All of it

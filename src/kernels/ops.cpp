@@ -53,6 +53,11 @@ Result<std::unique_ptr<const Weight>> Ops::prepare_split(std::span<const TensorV
 
 Result<std::unique_ptr<const Weight>> Ops::quantise(std::span<const TensorView>, std::span<const TensorView>,
                                                     Precision precision) const {
+  if (precision == Precision::kFp8)
+    return fail(Code::kUnimplemented,
+                "'{}' does not compute in fp8, which needs one card: choose --device cuda:0 (or another number), or "
+                "--precision int8 on the CPU, exact on several cards",
+                name());
   return fail(Code::kUnimplemented, "'{}' does not compute in {}: choose --device cpu, or --precision exact", name(),
               precision_name(precision));
 }

@@ -221,8 +221,8 @@ class Ops {
   virtual Result<std::unique_ptr<const Weight>> prepare_split(std::span<const TensorView> weights,
                                                               std::span<const TensorView> biases,
                                                               const Split& split) const;
-  // The same in small integers (kInt8, kInt4), rounded now or before. kUnimplemented where the Ops has no kernels for
-  // it.
+  // The same in small integers (kInt8, kInt4), rounded now or before, or in kFp8, rounded now. kUnimplemented where the
+  // Ops has no kernels for it.
   virtual Result<std::unique_ptr<const Weight>> quantise(std::span<const TensorView> weights,
                                                          std::span<const TensorView> biases, Precision precision) const;
   virtual Result<std::unique_ptr<const Weight>> prepare_quantised(std::span<const QuantisedTensor> weights,

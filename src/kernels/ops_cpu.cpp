@@ -53,6 +53,7 @@ class CpuOps final : public Ops {
   Result<std::unique_ptr<const Weight>> quantise(std::span<const TensorView> weights,
                                                  std::span<const TensorView> biases,
                                                  Precision precision) const override {
+    if (!is_integer(precision)) return Ops::quantise(weights, biases, precision);
     ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
     ASSIGN_OR_RETURN(std::unique_ptr<const Weight> packed, QuantisedWeight::quantise(rows, precision, threads_));
     return packed;

@@ -361,6 +361,10 @@ TEST_P(OpsCpuTest, RefusesWeightsItCannotHold) {
   const std::vector<std::byte> bytes(64);
   EXPECT_FALSE(prepare(*cpu_, {DType::kI32, {4, 4}, bytes}).has_value());
   EXPECT_FALSE(prepare(*cpu_, {DType::kF32, {}, bytes}).has_value());
+  const TensorView sound{DType::kF32, {4, 4}, bytes};
+  const auto fp8 = cpu_->quantise({&sound, 1}, {}, Precision::kFp8);
+  ASSERT_FALSE(fp8.has_value());
+  EXPECT_THAT(fp8.error().message, testing::HasSubstr("--precision int8 on the CPU"));
   EXPECT_FALSE(cpu_->make_kv_pool({1 << 20, 1 << 20, 1 << 20, 1 << 20}).has_value());
   EXPECT_FALSE(cpu_->allocate(std::int64_t{1} << 40, std::int64_t{1} << 40).has_value());
 }

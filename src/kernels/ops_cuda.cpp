@@ -199,11 +199,12 @@ class CudaOps final : public Ops {
 
   void norm_matmul(ConstView x, const float* norm_weight, float eps, View normed, const Weight& weight,
                    const Epilogue& epilogue, View out) const override {
+    const auto& w = static_cast<const CudaWeight&>(weight);
     if (x.rows > kNormedRows || x.rows == 0 || x.cols > kNormedDepth || x.dtype != DType::kF32 || !aligned_rows(x) ||
         !can_be_skinny(x, epilogue, out))
       return Ops::norm_matmul(x, norm_weight, eps, normed, weight, epilogue, out);
-    CHECK(x.cols == weight.in_features() && out.cols == weight.out_features() && out.rows == x.rows);
-    SkinnyProduct product = skinny(x, static_cast<const CudaWeight&>(weight), epilogue);
+    CHECK(x.cols == w.in_features() && out.cols == w.out_features() && out.rows == x.rows);
+    SkinnyProduct product = skinny(x, w, epilogue);
     product.norm_weight = norm_weight;
     product.eps = eps;
     check(skinny_matmul_cuda(product, cuda_view(out), stream()), "matmul");
@@ -213,13 +214,16 @@ class CudaOps final : public Ops {
                    const RopeTable& table, View out) const override {
     const auto& w = static_cast<const CudaWeight&>(weight);
     const std::int64_t half = table.cos.cols;
-    if (!w.quantised() && epilogue.steady && epilogue.activation == Activation::kNone && half * 2 == kTurnedHead &&
-        out.cols == 3 * heads * kTurnedHead && table.cos.rows == x.rows && same_shape(table.cos, table.sin) &&
-        table.cos.stride == half && table.sin.stride == half && x.dtype == DType::kBF16 && out.rows == x.rows) {
+    if (!is_integer(w.precision()) && epilogue.steady && epilogue.activation == Activation::kNone &&
+        half * 2 == kTurnedHead && out.cols == 3 * heads * kTurnedHead && table.cos.rows == x.rows &&
+        same_shape(table.cos, table.sin) && table.cos.stride == half && table.sin.stride == half &&
+        x.dtype == DType::kBF16 && out.rows == x.rows) {
       WideProduct product = wide(x, w.values().data, w.bias(), epilogue);
       product.cos = reinterpret_cast<const float*>(table.cos.data);
       product.sin = reinterpret_cast<const float*>(table.sin.data);
       product.turned = 2 * heads * kTurnedHead;
+      Buffer rows;
+      if (w.precision() == Precision::kFp8 && (rows = in_fp8(x, w, product)).size() == 0) return;
       if (can_multiply_wide_cuda(product, cuda_view(out)))
         return check(wide_matmul_cuda(product, cuda_view(out), device_->multiprocessors(), stream()), "matmul");
     }
@@ -388,7 +392,7 @@ class CudaOps final : public Ops {
   }
   static void* packed_data(const Buffer& room) { return const_cast<std::byte*>(room.view().data); }
 
-  // But for x's rows, which must be aligned.
+  // But for x's rows, which must be aligned. Not yet in fp8.
   static bool can_be_skinny(ConstView x, const Epilogue& epilogue, View out) {
     return x.rows <= kSkinnyRows && x.cols % 8 == 0 && aligned_rows(out) && !epilogue.steady;
   }
@@ -409,10 +413,50 @@ class CudaOps final : public Ops {
             .add_to_out = epilogue.add_to_out};
   }
 
+  // Makes the product one of e4m3: x's rows in it lie in what is given back, which is empty where there is no memory
+  // (it is noted).
+  Buffer in_fp8(ConstView x, const CudaWeight& w, WideProduct& product) const {
+    const CudaMatrix weight = w.matrix();
+    auto room = device_->allocate(x.rows, weight.row_bytes / 4 + 1, DType::kF32);
+    if (!room) {
+      device_->note(room.error().message);
+      return {};
+    }
+    std::byte* const codes = room->view().data;
+    const Fp8Rows rows{.codes = codes,
+                       .scales = reinterpret_cast<float*>(codes + x.rows * weight.row_bytes),
+                       .rows = x.rows,
+                       .k = x.cols,
+                       .row_bytes = weight.row_bytes};
+    check(round_rows_cuda(cuda_view(x), rows, stream()), "rounding rows");
+    product.x = {codes, x.rows, x.cols, weight.row_bytes, false};
+    product.row_scales = rows.scales;
+    product.scales = static_cast<const float*>(weight.scales);
+    return std::move(*room);
+  }
+
+  void multiply_fp8(ConstView x, const CudaWeight& w, const Epilogue& epilogue, View out) const {
+    WideProduct product = wide(x, w.values().data, w.bias(), epilogue);
+    const Buffer room = in_fp8(x, w, product);
+    if (room.size() == 0) return;
+    const CudaView to = cuda_view(out);
+    if (can_multiply_wide_cuda(product, to))
+      return check(wide_matmul_cuda(product, to, device_->multiprocessors(), stream()), "matmul");
+    const Fp8Rows rows{.codes = product.x.data,
+                       .scales = const_cast<float*>(product.row_scales),
+                       .rows = x.rows,
+                       .k = x.cols,
+                       .row_bytes = product.x.stride};
+    check(plain_fp8_matmul_cuda(rows, w.matrix(), w.bias(), product.activation, epilogue.add_to_out, to, stream()),
+          "matmul");
+  }
+
   // Many rows. Integers become BF16 first, in slices of outputs that the weight's shape says: they change no row's
   // bits.
   void multiply(ConstView x, const CudaWeight& w, const Epilogue& epilogue, View out) const {
-    if (!w.quantised()) return multiply(x, w.values().data, w.bias(), w.bias_for(out.dtype), epilogue, out);
+    if (w.precision() == Precision::kFp8) return multiply_fp8(x, w, epilogue, out);
+    if (!w.quantised())
+      return multiply(x, {w.values().data, w.bias(), w.bias_for(out.dtype)}, epilogue, out);
     constexpr std::int64_t kSlice = std::int64_t{32} << 20;  // values
     const std::int64_t slice = std::max<std::int64_t>(16, kSlice / w.in_features() / 16 * 16);
     for (std::int64_t first = 0; first < w.out_features(); first += slice) {
@@ -420,32 +464,38 @@ class CudaOps final : public Ops {
       const auto values = device_->allocate(count, w.in_features(), DType::kBF16);
       if (!values) return device_->note(values.error().message);
       check(dequantise_cuda(w.matrix(), first, nullptr, cuda_view(values->view()), stream()), "dequantising");
-      multiply(x, values->view().data, w.bias() == nullptr ? nullptr : w.bias() + first, w.bias_for(out.dtype, first),
-               epilogue, out.col_range(first, count));
+      const float* const bias = w.bias() == nullptr ? nullptr : w.bias() + first;
+      multiply(x, {values->view().data, bias, w.bias_for(out.dtype, first), true}, epilogue, out.col_range(first, count));
     }
   }
 
-  // By own kernels where a row's bits matter, else through cuBLASLt where it takes the product. The bias twice: F32,
-  // and in out's dtype.
-  void multiply(ConstView x, const std::byte* weight, const float* bias, const void* own_bias, const Epilogue& epilogue,
-                View out) const {
+  struct Bf16Weight {
+    const std::byte* values = nullptr;
+    const float* bias = nullptr;
+    const void* own_bias = nullptr;  // the same in the dtype of the result
+    bool fresh = false;              // a kernel in front writes the values
+  };
+  // By own kernels where a row's bits matter, else through cuBLASLt where it takes the product.
+  void multiply(ConstView x, const Bf16Weight& weight, const Epilogue& epilogue, View out) const {
     const auto activation = static_cast<int>(epilogue.activation);
     const CudaView from = cuda_view(x), to = cuda_view(out);
     if (epilogue.steady) {
-      const WideProduct product = wide(x, weight, bias, epilogue);
+      WideProduct product = wide(x, weight.values, weight.bias, epilogue);
+      product.fresh_weight = weight.fresh;
       if (can_multiply_wide_cuda(product, to))
         return check(wide_matmul_cuda(product, to, device_->multiprocessors(), stream()), "matmul");
     }
     if (x.cols % 8 == 0 && aligned_rows(x) && aligned_rows(out) && (activation == 0 || !epilogue.add_to_out)) {
       const bool split = !epilogue.steady && x.rows <= kFewRows;
-      const auto done = products_->multiply(from, weight, own_bias, epilogue.add_to_out, split, to, stream());
+      const auto done =
+          products_->multiply(from, weight.values, weight.own_bias, epilogue.add_to_out, split, to, stream());
       if (!done) return device_->note(done.error().message);
       if (*done) {
         if (activation != 0) check(activate_cuda(to, activation, stream()), "activation");
         return;
       }
     }
-    check(plain_matmul_cuda(from, weight, bias, activation, epilogue.add_to_out, to, stream()), "matmul");
+    check(plain_matmul_cuda(from, weight.values, weight.bias, activation, epilogue.add_to_out, to, stream()), "matmul");
   }
 
   void copy_rows(ConstView from, std::span<const std::int32_t> rows, View to) const {

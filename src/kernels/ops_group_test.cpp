@@ -245,6 +245,9 @@ TEST_P(OpsGroupTest, WhatCannotBeDividedIsAnError) {
   const auto rounded = group_->quantise({&tensor, 1}, {}, Precision::kInt8);
   ASSERT_FALSE(rounded);
   EXPECT_THAT(rounded.error().message, HasSubstr(std::to_string(GetParam()) + " x cpu"));
+  const auto fp8 = group_->quantise({&tensor, 1}, {}, Precision::kFp8);
+  ASSERT_FALSE(fp8);
+  EXPECT_THAT(fp8.error().message, HasSubstr("exact on several cards"));
   EXPECT_FALSE(group_->allocate(std::int64_t{1} << 40, std::int64_t{1} << 40));
 }
 

@@ -91,6 +91,28 @@ class RefQuantisedWeight final : public Weight {
   std::vector<float> bias_;
 };
 
+// The numbers that e4m3 codes stand for, and the scale of each output.
+class RefFp8Weight final : public Weight {
+ public:
+  RefFp8Weight(const WeightRows& numbers, std::vector<float> scales)
+      : Weight(numbers.rows(), numbers.depth(), Precision::kFp8), numbers_(numbers), scales_(std::move(scales)) {}
+  std::uint64_t bytes() const override { return numbers_.bytes() + scales_.size() * sizeof(float); }
+  const RefWeight& numbers() const { return numbers_; }
+  float scale(std::int64_t output) const { return scales_[static_cast<std::size_t>(output)]; }
+  float at(std::int64_t output, std::int64_t input) const { return numbers_.at(output, input) * scale(output); }
+
+ private:
+  RefWeight numbers_;
+  std::vector<float> scales_;
+};
+
+// Element of a weight of any precision.
+float element_of(const Weight& weight, std::int64_t output, std::int64_t input) {
+  if (weight.precision() == Precision::kExact) return static_cast<const RefWeight&>(weight).at(output, input);
+  if (weight.precision() == Precision::kFp8) return static_cast<const RefFp8Weight&>(weight).at(output, input);
+  return static_cast<const RefQuantisedWeight&>(weight).at(output, input);
+}
+
 // Keys and values as [layer][block][token in block][kv_heads * head_dim].
 class RefKvPool final : public KvPool {
  public:
@@ -224,6 +246,7 @@ class RefOps final : public Ops {
                                                  std::span<const TensorView> biases,
                                                  Precision precision) const override {
     ASSIGN_OR_RETURN(const WeightRows rows, WeightRows::join(weights, biases));
+    if (precision == Precision::kFp8) return round_to_fp8(rows, biases);
     auto out = std::make_unique<RefQuantisedWeight>(rows.rows(), rows.depth(), precision, rows.bias());
     std::vector<float> wide(static_cast<std::size_t>(rows.depth()));
     for (std::int64_t i = 0; i < rows.rows(); ++i) {
@@ -255,7 +278,9 @@ class RefOps final : public Ops {
   }
 
   void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
-    if (weight.precision() != Precision::kExact) {
+    if (weight.precision() == Precision::kFp8) {
+      matmul_fp8(x.f32(), static_cast<const RefFp8Weight&>(weight), epilogue, out.f32());
+    } else if (weight.precision() != Precision::kExact) {
       matmul_quantised(x.f32(), static_cast<const RefQuantisedWeight&>(weight), epilogue, out.f32());
     } else {
       matmul_exact(x.f32(), static_cast<const RefWeight&>(weight), epilogue, out.f32());
@@ -288,10 +313,7 @@ class RefOps final : public Ops {
     for (std::int64_t i = 0; i < out.rows; ++i) {
       const std::int32_t id = ids[static_cast<std::size_t>(i)];
       CHECK(id >= 0 && id < table.out_features());
-      for (std::int64_t j = 0; j < out.cols; ++j)
-        out.row(i)[j] = table.precision() == Precision::kExact
-                            ? static_cast<const RefWeight&>(table).at(id, j)
-                            : static_cast<const RefQuantisedWeight&>(table).at(id, j);
+      for (std::int64_t j = 0; j < out.cols; ++j) out.row(i)[j] = element_of(table, id, j);
     }
   }
 
@@ -470,6 +492,43 @@ class RefOps final : public Ops {
         const float value = activate(w.bias() != nullptr ? sum + w.bias()[n] : sum, epilogue.activation);
         float& target = out.row(m)[n];
         target = epilogue.add_to_out ? target + value : value;
+      }
+    }
+  }
+
+  static Result<std::unique_ptr<const Weight>> round_to_fp8(const WeightRows& rows,
+                                                            std::span<const TensorView> biases) {
+    const std::int64_t n = rows.rows(), k = rows.depth();
+    std::vector<float> numbers(static_cast<std::size_t>(n * k)), scales(static_cast<std::size_t>(n));
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(k));
+    for (std::int64_t i = 0; i < n; ++i) {
+      float* const row = numbers.data() + i * k;
+      rows.widen(i, row);
+      scales[static_cast<std::size_t>(i)] = round_row_to_fp8(row, k, codes.data());
+      std::transform(codes.begin(), codes.end(), row, e4m3_to_f32);
+    }
+    const TensorView view{DType::kF32, {n, k}, std::as_bytes(std::span(numbers))};
+    ASSIGN_OR_RETURN(const WeightRows joined, WeightRows::join({&view, 1}, biases));
+    return std::make_unique<RefFp8Weight>(joined, std::move(scales));
+  }
+
+  static void matmul_fp8(ConstMatrixView x, const RefFp8Weight& w, const Epilogue& epilogue, MatrixView out) {
+    CHECK(x.cols == w.in_features() && out.cols == w.out_features() && out.rows == x.rows);
+    const float* const bias = w.numbers().bias();
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(x.cols));
+    std::vector<float> numbers(codes.size());
+    for (std::int64_t m = 0; m < x.rows; ++m) {
+      const float scale = round_row_to_fp8(x.row(m), x.cols, codes.data());
+      std::transform(codes.begin(), codes.end(), numbers.begin(), e4m3_to_f32);
+      for (std::int64_t n = 0; n < out.cols; n += kPanel) {
+        float sums[kPanel];
+        panel_sums(numbers.data(), w.numbers().panel(n), x.cols, sums);
+        for (std::int64_t j = 0; j < std::min(kPanel, out.cols - n); ++j) {
+          const float sum = std::fma(sums[j] * scale, w.scale(n + j), bias != nullptr ? bias[n + j] : 0.0F);
+          const float value = activate(sum, epilogue.activation);
+          float& target = out.row(m)[n + j];
+          target = epilogue.add_to_out ? target + value : value;
+        }
       }
     }
   }

@@ -54,6 +54,34 @@ class RefOpsTest : public testing::Test {
   std::unique_ptr<Ops> ops_ = make_ref_ops();
 };
 
+TEST_F(RefOpsTest, ProductsInFp8AreThoseOfTheRoundedNumbers) {
+  const std::int64_t m = 3, n = 21, k = 37;
+  const std::vector<float> w = random_floats(static_cast<std::size_t>(n * k), 1), b = random_floats(21, 2);
+  const TensorView weight = tensor_of(w, {n, k}, DType::kF32), bias = tensor_of(b, {n}, DType::kF32);
+  const auto prepared = *ops_->quantise({&weight, 1}, {&bias, 1}, Precision::kFp8);
+  EXPECT_EQ(prepared->precision(), Precision::kFp8);
+  const Strided x(m, k, 3);
+  Strided out(m, n, 4);
+  ops_->matmul(x.view, *prepared, {}, out.view);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(k)), weights(codes.size());
+  for (std::int64_t i = 0; i < m; ++i) {
+    const float scale = round_row_to_fp8(x.view.row(i), k, codes.data());
+    for (std::int64_t j = 0; j < n; ++j) {
+      const float own = round_row_to_fp8(w.data() + j * k, k, weights.data());
+      double sum = 0;
+      for (std::size_t l = 0; l < codes.size(); ++l)
+        sum += static_cast<double>(e4m3_to_f32(codes[l])) * static_cast<double>(e4m3_to_f32(weights[l]));
+      sum = sum * static_cast<double>(scale) * static_cast<double>(own) +
+            static_cast<double>(b[static_cast<std::size_t>(j)]);
+      EXPECT_NEAR(out.at(i, j), sum, 1e-5);
+      std::vector<float> row(static_cast<std::size_t>(k));
+      const std::vector<std::int32_t> id{static_cast<std::int32_t>(j)};
+      ops_->embed(id, *prepared, View(MatrixView{row.data(), 1, k, k}));
+      for (std::size_t l = 0; l < row.size(); ++l) ASSERT_EQ(row[l], e4m3_to_f32(weights[l]) * own);
+    }
+  }
+}
+
 TEST_F(RefOpsTest, MatmulByHand) {
   const std::vector<float> w{1, 2, 3, -1, 0.5F, 4};  // [2, 3]
   auto weight = prepare(*ops_, tensor_of(w, {2, 3}, DType::kF32));

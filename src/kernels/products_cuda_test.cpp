@@ -5,6 +5,7 @@
 #include <iostream>
 
 #include "kernels/test_cuda.h"
+#include "tensor/precision.h"
 
 namespace chiasm {
 namespace {
@@ -17,6 +18,14 @@ constexpr std::int64_t kFewIntegerRows = 16;  // that go to the kernel whose row
 struct ProductSize {
   std::int64_t m, n, k;
 };
+
+// What a card's sums of e4m3 products may be off by, of operands as random_weight() makes them and x up to 1: 32
+// products at a time and the sum before are cut off at 2^-13 of the largest of them and added, and the new sum is cut
+// off likewise: 34 errors of up to 2^-13 of what is mostly below 1/2, a third of whose squares is left on average, and
+// sums of k / 32 such. Four times that.
+float fp8_sums(std::int64_t k) {
+  return 4 * std::sqrt(34.0F / 3 * static_cast<float>(k / 32 + 1)) * 0x1p-14F + 0x1p-20F;
+}
 
 TEST_F(ProductsCudaTest, MatmulMatchesReference) {
   std::vector<ProductSize> sizes{{1, 1, 1},       {1, 16, 8},      {3, 1088, 384}, {16, 96, 1176},
@@ -97,7 +106,8 @@ TEST_F(ProductsCudaTest, SteadyProductsOfManyRowsMatchReference) {
 }
 
 TEST_F(ProductsCudaTest, RopeMatmulMatchesReference) {
-  for (int round = 0; round < 10; ++round) {
+  for (int round = 0; round < 20; ++round) {
+    const bool fp8 = round >= 10;
     const std::int64_t head_dim = std::array{80, 80, 32, 80, 64}[static_cast<std::size_t>(round % 5)];
     const std::int64_t heads = pick(1, round % 3 == 0 ? 16 : 4), half = head_dim / 2, width = heads * head_dim;
     const std::int64_t m = pick(1, 700), k = 8 * pick(1, 40);
@@ -110,13 +120,16 @@ TEST_F(ProductsCudaTest, RopeMatmulMatchesReference) {
     }
     const OnCard on = on_card(x, DType::kBF16), on_cos = on_card(cos, DType::kF32), on_sin = on_card(sin, DType::kF32);
     const OnCard out = poisoned(m, 3 * width, DType::kBF16, 8);
-    const auto prepared = *cuda_->prepare(weight.weights, weight.biases);
+    const auto weight_of = [&](const Ops& ops) {
+      return fp8 ? *ops.quantise(weight.weights, weight.biases, Precision::kFp8)
+                 : *ops.prepare(weight.weights, weight.biases);
+    };
+    const auto prepared = weight_of(*cuda_);
     cuda_->rope_matmul(on.view, *prepared, {.steady = true}, heads, {on_cos.view, on_sin.view}, out.view);
     Matrix want(m, 3 * width);
-    ref_->rope_matmul(x.view(), **ref_->prepare(weight.weights, weight.biases), {.steady = true}, heads,
-                      {cos.view(), sin.view()}, want.view());
+    ref_->rope_matmul(x.view(), *weight_of(*ref_), {.steady = true}, heads, {cos.view(), sin.view()}, want.view());
     // As above; where rope is a kernel of its own, both of a pair are rounded before it.
-    const float sums = 4 * std::sqrt(static_cast<float>(k)) * 0x1p-22F + 0x1p-20F;
+    const float sums = fp8 ? fp8_sums(k) : 4 * std::sqrt(static_cast<float>(k)) * 0x1p-22F + 0x1p-20F;
     const Matrix got = back(out.view);
     expect_near(got, want, 2 * sums + 4 * 2 * kRounding, 1.01F * kRounding);
     expect_untouched(out, 8);
@@ -289,6 +302,120 @@ TEST_F(ProductsCudaTest, RowsOfProductsDoNotDependOnTheirCompany) {
       std::cout << n << " x " << k << " " << dtype_name(dtype) << ": between few rows and many " << differ(few, 0, all)
                 << " of " << few.size() << " values differ\n";
     }
+  }
+}
+
+TEST_F(ProductsCudaTest, ProductsInFp8MatchReference) {
+  std::vector<ProductSize> sizes{{1, 8, 8},        {1, 16, 1},       {3, 5, 7},        {17, 1088, 384}, {16, 96, 1176},
+                                 {130, 77, 45},    {40, 384, 768},   {200, 720, 240},  {256, 960, 240}, {33, 80, 129},
+                                 {3300, 1600, 96}, {128, 160, 1280}, {4100, 1280, 130}};
+  for (int i = 0; i < 14; ++i) sizes.push_back({pick(1, 300), 8 * pick(1, 60), pick(1, 700)});
+  for (int i = 0; i < 6; ++i) sizes.push_back({pick(1, 60), pick(1, 300), pick(1, 400)});
+  int round = 0;
+  for (const auto& [m, n, k] : sizes) {
+    const DType dtype = round++ % 2 == 0 ? DType::kBF16 : DType::kF32;
+    const HostWeight weight = random_weight(n, k, DType::kBF16, pick(0, 2) != 0);
+    const Matrix x = rounded(random(m, k)), before = rounded(random(m, n));
+    Epilogue epilogue{.steady = m <= 16 || pick(0, 1) == 1};  // fewer may keep their activations
+    epilogue.activation = std::array{Activation::kNone, Activation::kQuickGelu, Activation::kGelu}[pick(0, 2)];
+    epilogue.add_to_out = pick(0, 1) == 1;
+    const std::int64_t extra = 8 * pick(0, 1);
+    const OnCard on = on_card(x, DType::kBF16, extra);
+    const OnCard out = epilogue.add_to_out ? on_card(before, dtype, extra) : poisoned(m, n, dtype, extra);
+    const auto prepared = *cuda_->quantise(weight.weights, weight.biases, Precision::kFp8);
+    const auto expected = *ref_->quantise(weight.weights, weight.biases, Precision::kFp8);
+    cuda_->matmul(on.view, *prepared, epilogue, out.view);
+    Matrix want(m, n);
+    std::copy_n(before.data(), before.size(), want.data());
+    ref_->matmul(x.view(), *expected, epilogue, want.view());
+    const Matrix got = back(out.view);
+    // The slope of the activations is below 1.2; a BF16 result is rounded once.
+    expect_near(got, want, 1.2F * fp8_sums(k), dtype == DType::kBF16 ? 1.01F * kRounding : 1e-5F);
+    expect_untouched(out, extra);
+    // Any of the rows alone.
+    const std::int64_t first = pick(0, m - 1), count = epilogue.steady ? pick(1, m - first) : m - first;
+    if (count > 16 || epilogue.steady) {
+      const OnCard some = epilogue.add_to_out ? on_card(before, dtype, extra) : poisoned(m, n, dtype, extra);
+      cuda_->matmul(on.view.row_range(first, count), *prepared, epilogue, some.view.row_range(first, count));
+      const Matrix alone = back(some.view.row_range(first, count));
+      ASSERT_EQ(std::memcmp(alone.data(), got.row(first), static_cast<std::size_t>(alone.size()) * 4), 0)
+          << count << " of " << m << " x " << n << " x " << k;
+    }
+    // Embedded rows are the numbers themselves.
+    const std::vector<std::int32_t> ids{static_cast<std::int32_t>(n - 1), 0, static_cast<std::int32_t>(n / 2)};
+    const OnCard embedded = poisoned(3, k, DType::kF32);
+    Matrix rows(3, k);
+    cuda_->embed(ids, *prepared, embedded.view);
+    ref_->embed(ids, *expected, rows.view());
+    ASSERT_EQ(std::memcmp(back(embedded.view).data(), rows.data(), static_cast<std::size_t>(rows.size()) * 4), 0);
+    if (HasFailure())
+      FAIL() << m << " x " << n << " x " << k << ", out " << dtype_name(dtype) << ", activation "
+             << static_cast<int>(epilogue.activation) << (epilogue.add_to_out ? ", added" : "");
+  }
+}
+
+// Times one: what comes out is what the rows were rounded to.
+TEST_F(ProductsCudaTest, RowsBecomeFp8AsOnTheHost) {
+  for (const std::int64_t k : {8, 9, 61, 128, 376, 1176, 2600}) {
+    Matrix one(k, k), x = random(24, k, 8.0F);
+    std::fill_n(one.data(), one.size(), 0.0F);
+    for (std::int64_t i = 0; i < k; ++i) one.row(i)[i] = 1;
+    for (std::int64_t i = 0; i < x.size(); ++i)  // of many sizes
+      x.data()[i] = std::copysign(std::exp2(-std::abs(x.data()[i] * 2)), x.data()[i]) * (i / k % 3 == 0 ? 1e20F : 1.0F);
+    std::fill_n(x.row(1), k, 0.0F);
+    std::fill_n(x.row(2), k, 1e-32F);
+    x.row(3)[k / 2] = std::numeric_limits<float>::infinity();
+    x.row(4)[k - 1] = std::numeric_limits<float>::quiet_NaN();
+    x = rounded(std::move(x));
+    const TensorView view{DType::kF32, {k, k}, std::as_bytes(values_of(one))};
+    const auto weight = *cuda_->quantise({&view, 1}, {}, Precision::kFp8);
+    for (const std::int64_t extra : {0, 1}) {
+      const OnCard on = on_card(x, DType::kBF16, extra), out = poisoned(24, k, DType::kF32);
+      cuda_->matmul(on.view, *weight, {.steady = true}, out.view);
+      const Matrix got = back(out.view);
+      std::vector<std::uint8_t> codes(static_cast<std::size_t>(k));
+      for (std::int64_t i = 0; i < 24; ++i) {
+        const float scale = round_row_to_fp8(x.row(i), k, codes.data());
+        for (std::int64_t j = 0; j < k; ++j) {
+          const float number = e4m3_to_f32(codes[static_cast<std::size_t>(j)]) * scale;
+          if (std::isnan(scale)) {
+            ASSERT_TRUE(std::isnan(got.row(i)[j])) << i << ", " << j << " of " << k;
+          } else {
+            ASSERT_NEAR(got.row(i)[j], number, 1e-6F * std::abs(number)) << i << ", " << j << " of " << k;
+          }
+        }
+      }
+    }
+  }
+}
+
+// Deep products, as behind gates: by how much sums of 13 bits err, of the result's size.
+TEST_F(ProductsCudaTest, DeepProductsInFp8ErrByLittle) {
+  for (const std::int64_t k : {1280, 5120, 8960, 18944}) {
+    const std::int64_t m = 48, n = 256;
+    std::normal_distribution<float> value;
+    Matrix x(m, k), w(n, k);
+    for (Matrix* const matrix : {&x, &w}) {
+      std::generate_n(matrix->data(), matrix->size(), [&] { return value(random_); });
+      *matrix = rounded(std::move(*matrix));
+    }
+    const TensorView view{DType::kF32, {n, k}, std::as_bytes(values_of(w))};
+    const OnCard on = on_card(x, DType::kBF16), out = poisoned(m, n, DType::kF32);
+    cuda_->matmul(on.view, **cuda_->quantise({&view, 1}, {}, Precision::kFp8), {.steady = true}, out.view);
+    Matrix want(m, n), exact(m, n);
+    ref_->matmul(x.view(), **ref_->quantise({&view, 1}, {}, Precision::kFp8), {}, want.view());
+    ref_->matmul(x.view(), **ref_->prepare({&view, 1}, {}), {}, exact.view());
+    const Matrix got = back(out.view);
+    double sums = 0, rounding = 0, size = 0;
+    for (std::int64_t i = 0; i < got.size(); ++i) {
+      const double g = got.data()[i], r = want.data()[i], e = exact.data()[i];
+      sums += (g - r) * (g - r), rounding += (r - e) * (r - e), size += e * e;
+    }
+    sums = std::sqrt(sums / size), rounding = std::sqrt(rounding / size);
+    std::cout << "fp8, k " << k << ": sums err by " << 100 * sums << " %, the operands' rounding by " << 100 * rounding
+              << " % of the results' size\n";
+    EXPECT_LE(sums, 0.008);
+    EXPECT_LE(rounding, 0.05);
   }
 }
 

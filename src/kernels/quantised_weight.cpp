@@ -46,7 +46,7 @@ Status QuantisedWeight::fill(ThreadPool& threads, const Row& row) {
 
 Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::quantise(const WeightRows& weight, Precision precision,
                                                                          ThreadPool& threads) {
-  CHECK(precision != Precision::kExact);
+  CHECK(is_integer(precision));
   std::unique_ptr<QuantisedWeight> out(new QuantisedWeight(weight.rows(), weight.depth(), precision, weight.bias()));
   RETURN_IF_ERROR(out->fill(threads, [&](std::int64_t i, std::uint8_t* values, std::uint16_t* scales) {
     static thread_local std::vector<float> wide;
@@ -60,7 +60,7 @@ Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::quantise(const W
 Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::pack(std::span<const QuantisedTensor> weights,
                                                                      std::span<const TensorView> biases,
                                                                      Precision precision, ThreadPool& threads) {
-  CHECK(precision != Precision::kExact);
+  CHECK(is_integer(precision));
   const IntegerFormat format = integer_format(precision);
   ASSIGN_OR_RETURN(const std::int64_t rows, quantised_rows(weights, precision));
   const std::int64_t depth = weights.front().depth;
@@ -82,7 +82,7 @@ Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::pack(std::span<c
 
 Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::adopt(const Ops::PackedMatrix& packed,
                                                                       std::span<const TensorView> biases) {
-  CHECK(packed.precision != Precision::kExact && packed.out_features > 0 && packed.in_features > 0);
+  CHECK(is_integer(packed.precision) && packed.out_features > 0 && packed.in_features > 0);
   ASSIGN_OR_RETURN(std::vector<float> bias, join_biases(biases, packed.out_features));
   std::unique_ptr<QuantisedWeight> out(
       new QuantisedWeight(packed.out_features, packed.in_features, packed.precision, std::move(bias)));

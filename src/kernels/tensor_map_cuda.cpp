@@ -23,15 +23,19 @@ struct Boxes {
   cuuint32_t box[3];
 };
 
-cudaError_t encode(const CudaView& matrix, const Boxes& boxes, CUtensorMapSwizzle swizzle, CUtensorMap& out) {
+cudaError_t encode(CUtensorMapDataType type, void* data, const Boxes& boxes, CUtensorMapSwizzle swizzle,
+                   CUtensorMap& out) {
   static const PFN_cuTensorMapEncodeTiled_v12000 encoder = find_encoder();
   if (encoder == nullptr) return cudaErrorNotSupported;
   const cuuint32_t steps[3] = {1, 1, 1};
-  const CUresult result =
-      encoder(&out, matrix.f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, boxes.dimensions,
-              matrix.data, boxes.sizes, boxes.strides, boxes.box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
-              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encoder(&out, type, boxes.dimensions, data, boxes.sizes, boxes.strides, boxes.box, steps,
+                                  CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                  CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+cudaError_t encode(const CudaView& matrix, const Boxes& boxes, CUtensorMapSwizzle swizzle, CUtensorMap& out) {
+  return encode(matrix.f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, matrix.data, boxes,
+                swizzle, out);
 }
 
 cuuint64_t row_bytes(const CudaView& matrix) { return static_cast<cuuint64_t>(matrix.stride) * (matrix.f32 ? 4 : 2); }
@@ -47,6 +51,14 @@ Boxes in_rows(const CudaView& matrix, int box_rows, int box_columns) {
 
 cudaError_t make_tile_map(CudaView matrix, int box_rows, CUtensorMap& out) {
   return encode(matrix, in_rows(matrix, box_rows, 64), CU_TENSOR_MAP_SWIZZLE_128B, out);
+}
+
+cudaError_t make_fp8_tile_map(CudaView matrix, int box_rows, CUtensorMap& out) {
+  const Boxes boxes{.dimensions = 2,
+                    .sizes = {static_cast<cuuint64_t>(matrix.cols), static_cast<cuuint64_t>(matrix.rows)},
+                    .strides = {static_cast<cuuint64_t>(matrix.stride)},
+                    .box = {128, static_cast<cuuint32_t>(box_rows)}};
+  return encode(CU_TENSOR_MAP_DATA_TYPE_UINT8, matrix.data, boxes, CU_TENSOR_MAP_SWIZZLE_128B, out);
 }
 
 cudaError_t make_slab_map(CudaView matrix, int box_rows, int slabs, CUtensorMap& out) {

@@ -15,9 +15,14 @@ inline constexpr std::int64_t kTurnedHead = 80;
 struct WideProduct {
   CudaView x;                    // [m, k] BF16
   const void* weight = nullptr;  // [n, k] BF16
-  const float* bias = nullptr;   // [n], or null
-  int activation = 0;            // without add_to_out
-  bool add_to_out = false;       // out is F32
+  // The weight is what a kernel in front of this one in the stream writes: it is not read before that has ended.
+  bool fresh_weight = false;
+  // Not null: x and weight are e4m3, rows of both x.stride bytes apart, and a sum is multiplied by its row's and its
+  // output's scale.
+  const float *row_scales = nullptr, *scales = nullptr;  // [m], [n]
+  const float* bias = nullptr;                           // [n], or null
+  int activation = 0;                                    // without add_to_out
+  bool add_to_out = false;                               // out is F32
   // Not null: of the first `turned` columns of out (BF16) every head of kTurnedHead is turned by cos and sin
   // [m, kTurnedHead / 2].
   const float *cos = nullptr, *sin = nullptr;
@@ -25,5 +30,7 @@ struct WideProduct {
 };
 bool can_multiply_wide_cuda(const WideProduct& product, CudaView out);
 cudaError_t wide_matmul_cuda(const WideProduct& product, CudaView out, int multiprocessors, cudaStream_t s);
+// Its part for e4m3 (wide_matmul_fp8_cuda.cu).
+cudaError_t wide_matmul_fp8_cuda(const WideProduct& product, CudaView out, int multiprocessors, cudaStream_t s);
 
 }  // namespace chiasm

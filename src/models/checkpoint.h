@@ -111,18 +111,18 @@ Result<Digest> vision_digest_as(const std::filesystem::path& dir, std::optional<
 
 // Writes a folder like `dir` whose matrices are integers: loadable as it is, and at once. Norms and biases stay as they
 // are, and so does the dtype of what `vision` or `language` says is kExact. Half a checkpoint stays that half. `out`,
-// `progress` and `stop` as for split_checkpoint.
+// `progress` and `stop` as for split_checkpoint. Errors: what is rounded already, a precision that is no integer's.
 Status quantise_checkpoint(const std::filesystem::path& dir, const std::filesystem::path& out, Precision vision,
                            Precision language, const std::function<void(std::uint64_t, std::uint64_t)>& progress,
                            const std::atomic<bool>* stop = nullptr);
 
-// What matrices become where a side is computed in `precision`: the encoder's are int8 at least, and so is the
+// What matrices become where a side is computed in `precision`: the encoder's have eight bits at least, and so has the
 // embedding, whose rows are read as they are and whose product picks the token.
 constexpr Precision vision_precision(Precision precision) {
-  return precision == Precision::kExact ? Precision::kExact : Precision::kInt8;
+  return precision == Precision::kInt4 ? Precision::kInt8 : precision;
 }
 constexpr Precision embedding_precision(Precision precision) {
-  return precision == Precision::kExact ? Precision::kExact : Precision::kInt8;
+  return precision == Precision::kInt4 ? Precision::kInt8 : precision;
 }
 
 // The projection behind the MLP's gate reads products of two values, some a hundred times as large as the rest: with

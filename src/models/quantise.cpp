@@ -119,6 +119,13 @@ Precision precision_for(std::string_view name, const Shape& shape, Precision vis
 Status quantise_checkpoint(const fs::path& dir, const fs::path& given, Precision vision, Precision language,
                            const std::function<void(std::uint64_t, std::uint64_t)>& progress,
                            const std::atomic<bool>* stop) {
+  for (const Precision precision : {vision, language})
+    if (precision != Precision::kExact && !is_integer(precision))
+      return fail(
+          Code::kUnimplemented,
+          "matrices in {} are not kept in files: choose int8 or int4 here, or --precision {} with the checkpoint "
+          "as it is, which rounds while loading",
+          precision_name(precision), precision_name(precision));
   ASSIGN_OR_RETURN(const fs::path out, checked_new_folder(given));
   ASSIGN_OR_RETURN(const Role role, role_of(dir));
   ASSIGN_OR_RETURN(const Checkpoint checkpoint, Checkpoint::open(dir, role));

@@ -114,6 +114,16 @@ TEST_F(QuantiseTest, WhatWasAskedForIsHeldAgainstWhatIsStored) {
   const auto other = rounded.precision(Role::kLanguage, Precision::kInt8);
   ASSERT_FALSE(other);
   EXPECT_THAT(other.error().message, HasSubstr("stored as int4, int8 was asked for"));
+  EXPECT_EQ(must(exact.precision(Role::kVision, Precision::kFp8)), Precision::kFp8);
+  EXPECT_EQ(vision_precision(Precision::kFp8), Precision::kFp8);
+  EXPECT_FALSE(rounded.precision(Role::kVision, Precision::kFp8));
+  for (const auto& [vision, language] :
+       {std::pair{Precision::kFp8, Precision::kExact}, std::pair{Precision::kInt8, Precision::kFp8}}) {
+    const Status fp8 = quantise_checkpoint(whole_, folder_.path() / "fp8", vision, language, nullptr);
+    ASSERT_FALSE(fp8);
+    EXPECT_THAT(fp8.error().message, HasSubstr("choose int8 or int4"));
+    EXPECT_FALSE(fs::exists(folder_.path() / "fp8"));
+  }
   // Twice is not once, and halves are made before.
   const Status again =
       quantise_checkpoint(rounded.dir(), folder_.path() / "again", Precision::kInt8, Precision::kInt8, nullptr);

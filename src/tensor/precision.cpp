@@ -8,7 +8,7 @@
 namespace chiasm {
 namespace {
 
-constexpr std::string_view kNames[] = {"exact", "int8", "int4", "int8 in groups of 32"};
+constexpr std::string_view kNames[] = {"exact", "int8", "int4", "int8 in groups of 32", "fp8"};
 
 constexpr std::uint32_t kSignless = 0x7FFFFFFF, kInfinity = 0x7F800000;
 
@@ -17,6 +17,21 @@ std::uint32_t size_bits(float x) { return std::bit_cast<std::uint32_t>(x) & kSig
 
 // To the nearest integer, ties to even, of |x| below 2^22: what adding and taking away 1.5 * 2^23 leaves.
 std::int32_t nearest(float x) { return std::bit_cast<std::int32_t>(x + 12582912.0F) - 0x4B400000; }
+
+// As size bits: of |x| below 448.5 to e4m3's bits without the sign. Without branches, so that loops become vectors.
+std::uint32_t e4m3_bits(std::uint32_t size) {
+  const std::uint32_t normal = ((size + 0x7FFFF + (size >> 20 & 1)) >> 20) - ((127 - 7) << 3);
+  // Below 2^-6: adding 2^14 leaves a multiple of 2^-9, which is counted from there.
+  const std::uint32_t few = std::bit_cast<std::uint32_t>(std::bit_cast<float>(size) + 16384.0F) - 0x46800000;
+  return size < 0x3C800000 ? few : normal;
+}
+
+// The largest |x| of a row, and what is not a number where there is one.
+std::uint32_t largest_bits(const float* x, std::int64_t count) {
+  std::uint32_t most = 0;
+  for (std::int64_t k = 0; k < count; ++k) most = std::max(most, size_bits(x[k]));
+  return most;
+}
 
 // The BF16 next to x away from zero: integers of a group that is divided by it fit their range.
 std::uint16_t bf16_away(float x) {
@@ -30,9 +45,9 @@ std::uint16_t bf16_away(float x) {
 std::string_view precision_name(Precision precision) { return kNames[static_cast<std::size_t>(precision)]; }
 
 Result<Precision> precision_from_name(std::string_view name) {
-  for (const Precision precision : {Precision::kExact, Precision::kInt8, Precision::kInt4})
+  for (const Precision precision : {Precision::kExact, Precision::kInt8, Precision::kInt4, Precision::kFp8})
     if (name == precision_name(precision)) return precision;
-  return fail(Code::kInvalidArgument, "precision: expected exact, int8 or int4, got '{}'", name);
+  return fail(Code::kInvalidArgument, "precision: expected exact, int8, int4 or fp8, got '{}'", name);
 }
 
 Status check_quantised(const QuantisedTensor& tensor, Precision precision) {
@@ -102,8 +117,7 @@ float dequantised(const std::uint8_t* values, const std::uint16_t* scales, const
 }
 
 float quantise_activations(const float* x, std::int64_t count, std::int8_t* values) {
-  std::uint32_t most = 0;
-  for (std::int64_t k = 0; k < count; ++k) most = std::max(most, size_bits(x[k]));
+  const std::uint32_t most = largest_bits(x, count);
   const auto largest = std::bit_cast<float>(most);
   if (largest < kLeastActivation || most >= kInfinity) {
     std::fill_n(values, count, std::int8_t{0});
@@ -112,6 +126,36 @@ float quantise_activations(const float* x, std::int64_t count, std::int8_t* valu
   const float inverse = 127.0F / largest;
   for (std::int64_t k = 0; k < count; ++k) values[k] = static_cast<std::int8_t>(nearest(x[k] * inverse));
   return largest / 127.0F;
+}
+
+std::uint8_t f32_to_e4m3(float x) {
+  const auto sign = static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(x) >> 24 & 0x80);
+  const std::uint32_t size = size_bits(x);
+  if (size > kInfinity) return sign | 0x7F;
+  return static_cast<std::uint8_t>(sign | e4m3_bits(std::min(size, std::bit_cast<std::uint32_t>(kMostFp8))));
+}
+
+float e4m3_to_f32(std::uint8_t code) {
+  const std::uint32_t sign = std::uint32_t{code & 0x80U} << 24, size = code & 0x7FU;
+  if (size == 0x7F) return std::bit_cast<float>(sign | 0x7FC00000);
+  const std::uint32_t magnitude =
+      size < 8 ? std::bit_cast<std::uint32_t>(static_cast<float>(size) * 0x1p-9F) : (size << 20) + ((127 - 7) << 23);
+  return std::bit_cast<float>(sign | magnitude);
+}
+
+float round_row_to_fp8(const float* x, std::int64_t count, std::uint8_t* codes) {
+  const std::uint32_t most = largest_bits(x, count);
+  const auto largest = std::bit_cast<float>(most);
+  if (largest < kLeastActivation || most >= kInfinity) {
+    std::fill_n(codes, count, std::uint8_t{0});
+    return most >= kInfinity ? std::bit_cast<float>(0x7FC00000U) : 0.0F;
+  }
+  const float inverse = kMostFp8 / largest;  // the largest may become a last bit more than 448, which rounds to it
+  for (std::int64_t k = 0; k < count; ++k) {
+    const auto bits = std::bit_cast<std::uint32_t>(x[k] * inverse);
+    codes[k] = static_cast<std::uint8_t>((bits >> 24 & 0x80) | e4m3_bits(bits & kSignless));
+  }
+  return largest / kMostFp8;
 }
 
 }  // namespace chiasm

@@ -504,7 +504,8 @@ class Precision(CliTest):
 
     def test_what_cannot_be(self):
         self.fails("quantize", "-m", MODEL, self.dir / "out", code=2, says=["--precision int8"])
-        self.fails("quantize", "-m", MODEL, "--precision", "int9", self.dir / "out", code=2, says=["exact, int8 or int4", "int9"])
+        self.fails("quantize", "-m", MODEL, "--precision", "int9", self.dir / "out", code=2, says=["exact, int8, int4 or fp8", "int9"])
+        self.fails("quantize", "-m", MODEL, "--precision", "fp8", self.dir / "out", says=["choose int8 or int4", "rounds while loading"])
         out = self.dir / "int4"
         self.run_program("quantize", "-m", MODEL, "--precision", "int4", out)
         self.fails("quantize", "-m", out, "--precision", "int8", self.dir / "again", says=["stored as int8 already"])

@@ -18,15 +18,21 @@
 namespace chiasm {
 namespace {
 
-// One rounding to BF16 is up to 2^-8 of a value, about 2^-9.3 of a vector's length. A block rounds its operands some
-// six times; the errors of 4 + 4 blocks add up as squares: sqrt(48) * 2^-9.3 is 1.1 %. Half as much again is allowed.
-constexpr double kFeatures = 0.017, kLogits = 0.017;
+// In exact: one rounding to BF16 is up to 2^-8 of a value, about 2^-9.3 of a vector's length. A block rounds its
+// operands some six times; the errors of 4 + 4 blocks add up as squares: sqrt(48) * 2^-9.3 is 1.1 %. Half as much again
+// is allowed.
+constexpr double kBf16 = 0.017;
 
-// On one card, and on two that share the language model.
-class DeviceTest : public testing::TestWithParam<const char*> {
+struct Bounds {
+  const char *name, *device;
+  Precision precision;
+  double features, logits;
+};
+// On one card, on two that share the language model, and on one in fp8.
+class DeviceTest : public testing::TestWithParam<Bounds> {
  protected:
   void SetUp() override {
-    auto ops = make_ops(GetParam(), threads_);
+    auto ops = make_ops(GetParam().device, threads_);
     if (!ops) GTEST_SKIP() << ops.error().message;
     std::string why;
     golden_ = find_golden_set("committed", why);
@@ -40,7 +46,8 @@ class DeviceTest : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(DeviceTest, FeaturesAreCloseToTheReferenceAndDoNotDependOnTheirCompany) {
-  const auto model = must(load_qwen2_vl_vision(must(Checkpoint::open(golden_->model_dir, Role::kVision)), *ops_));
+  const auto model = must(
+      load_qwen2_vl_vision(must(Checkpoint::open(golden_->model_dir, Role::kVision)), *ops_, GetParam().precision));
   double worst = 0;
   std::vector<Matrix> alone;
   std::vector<Grid> grids;
@@ -52,7 +59,7 @@ TEST_P(DeviceTest, FeaturesAreCloseToTheReferenceAndDoNotDependOnTheirCompany) {
     patches += pixels.rows();
     const double distance =
         relative_l2(alone.back().view(), golden_matrix(*golden_->tensors, picture.name, "image_embeds").view());
-    EXPECT_LE(distance, kFeatures) << picture.name;
+    EXPECT_LE(distance, GetParam().features) << picture.name;
     worst = std::max(worst, distance);
   }
   Matrix all(patches, model->config().patch_width());
@@ -76,7 +83,7 @@ TEST_P(DeviceTest, FeaturesAreCloseToTheReferenceAndDoNotDependOnTheirCompany) {
 TEST_P(DeviceTest, LogitsAndGreedyAnswers) {
   const Checkpoint checkpoint = must(Checkpoint::open(golden_->model_dir, Role::kLanguage));
   const ModelConfig& config = checkpoint.config();
-  const auto model = must(load_qwen2_vl_language(checkpoint, *ops_));
+  const auto model = must(load_qwen2_vl_language(checkpoint, *ops_, GetParam().precision));
   const auto layout = make_qwen2_vl_layout(config);
   double worst = 0;
   std::int64_t same = 0;
@@ -89,7 +96,7 @@ TEST_P(DeviceTest, LogitsAndGreedyAnswers) {
     const auto answer = greedy_answer(*model, prompt, picture.generated_ids.size(), *pool, last);
     same += answer == picture.generated_ids ? 1 : 0;
     const double distance = relative_l2(last.view(), golden_matrix(*golden_->tensors, picture.name, "logits").view());
-    EXPECT_LE(distance, kLogits) << picture.name;
+    EXPECT_LE(distance, GetParam().logits) << picture.name;
     worst = std::max(worst, distance);
   }
   std::cout << "logits: largest relative L2 " << worst << "; " << same << " of " << golden_->pictures.size()
@@ -99,7 +106,7 @@ TEST_P(DeviceTest, LogitsAndGreedyAnswers) {
 
 TEST_P(DeviceTest, TheLikeliestTokensAreThoseOfTheLogits) {
   const Checkpoint checkpoint = must(Checkpoint::open(golden_->model_dir, Role::kLanguage));
-  const auto model = must(load_qwen2_vl_language(checkpoint, *ops_));
+  const auto model = must(load_qwen2_vl_language(checkpoint, *ops_, GetParam().precision));
   const std::vector<std::int32_t> ids{9, 10, 11, 500, 7}, positions{0, 1, 2, 3, 4}, rows{1, 4}, blocks{0};
   const SequenceRows sequence{blocks, 0, 5};
   const LanguageBatch batch{ids, {positions, positions, positions}, {}, {&sequence, 1}, rows};
@@ -112,8 +119,11 @@ TEST_P(DeviceTest, TheLikeliestTokensAreThoseOfTheLogits) {
   EXPECT_EQ(likeliest, expected);
 }
 
-INSTANTIATE_TEST_SUITE_P(Cards, DeviceTest, testing::Values("cuda:0", "cuda:0,1"),
-                         [](const auto& device) { return device.index == 0 ? "one" : "two"; });
+INSTANTIATE_TEST_SUITE_P(Cards, DeviceTest,
+                         testing::Values(Bounds{"one", "cuda:0", Precision::kExact, kBf16, kBf16},
+                                         Bounds{"two", "cuda:0,1", Precision::kExact, kBf16, kBf16},
+                                         Bounds{"fp8", "cuda:0", Precision::kFp8, 0.06, 0.14}),
+                         [](const auto& one) { return one.param.name; });
 
 }  // namespace
 }  // namespace chiasm
