@@ -138,7 +138,8 @@ __global__ void __launch_bounds__(kMostWarps* kWarp, kMostWarps == kSharingWarps
 #pragma unroll
         for (int u = 0; u < kScales; ++u) {
           const int chunk = chunk_to_read + u * Inputs::kReadsOfGroup;
-          const bool inside = used[i] && chunk < end && chunk * kWide + quad * kLane < k;
+          // A group's scale is for the sums of all lanes' inputs, whichever lane has them.
+          const bool inside = used[i] && chunk < end && (kByGroups || chunk * kWide + quad * kLane < k);
           to.scale[u][i] =
               inside ? static_cast<const bf16*>(scales[i])[Inputs::scale_at(chunk, quad)] : __ushort_as_bfloat16(0);
         }
