@@ -21,7 +21,9 @@ __device__ inline std::uint32_t most_of(std::uint32_t most, std::uint32_t pair) 
 __device__ inline std::uint32_t most_of(std::uint32_t most, const uint4& raw) {
   return most_of(most_of(most_of(most_of(most, raw.x), raw.y), raw.z), raw.w);
 }
-__device__ inline std::uint32_t most_of(std::uint32_t most, bf16 one) { return most_of(most, __bfloat16_as_ushort(one)); }
+__device__ inline std::uint32_t most_of(std::uint32_t most, bf16 one) {
+  return most_of(most, __bfloat16_as_ushort(one));
+}
 
 // `inverse` is 0 where all are to be zeros.
 __device__ inline uint2 fp8_of(const uint4& raw, float inverse) {
@@ -44,7 +46,8 @@ __global__ void __launch_bounds__(kMostThreads)
   wait_for_previous();
   __shared__ std::uint32_t of_warps[kMostThreads / kWarp];
   const int warp = static_cast<int>(threadIdx.x) / kWarp, lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int together = static_cast<int>(blockDim.x) / kWarp / warps_of_row, first_warp = warp / warps_of_row * warps_of_row;
+  const int together = static_cast<int>(blockDim.x) / kWarp / warps_of_row,
+            first_warp = warp / warps_of_row * warps_of_row;
   const std::int64_t wanted = blockIdx.x * static_cast<std::int64_t>(together) + warp / warps_of_row;
   const std::int64_t row = min(wanted, rows - 1);  // the last again: a block's warps meet
   const auto* const from = reinterpret_cast<const Unit*>(x + row * x_stride);

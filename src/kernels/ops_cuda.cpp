@@ -223,7 +223,10 @@ class CudaOps final : public Ops {
       product.sin = reinterpret_cast<const float*>(table.sin.data);
       product.turned = 2 * heads * kTurnedHead;
       Buffer rows;
-      if (w.precision() == Precision::kFp8 && (rows = in_fp8(x, w, product)).size() == 0) return;
+      if (w.precision() == Precision::kFp8) {
+        rows = in_fp8(x, w, product);
+        if (rows.size() == 0) return;
+      }
       if (can_multiply_wide_cuda(product, cuda_view(out)))
         return check(wide_matmul_cuda(product, cuda_view(out), device_->multiprocessors(), stream()), "matmul");
     }
@@ -455,8 +458,7 @@ class CudaOps final : public Ops {
   // bits.
   void multiply(ConstView x, const CudaWeight& w, const Epilogue& epilogue, View out) const {
     if (w.precision() == Precision::kFp8) return multiply_fp8(x, w, epilogue, out);
-    if (!w.quantised())
-      return multiply(x, {w.values().data, w.bias(), w.bias_for(out.dtype)}, epilogue, out);
+    if (!w.quantised()) return multiply(x, {w.values().data, w.bias(), w.bias_for(out.dtype)}, epilogue, out);
     constexpr std::int64_t kSlice = std::int64_t{32} << 20;  // values
     const std::int64_t slice = std::max<std::int64_t>(16, kSlice / w.in_features() / 16 * 16);
     for (std::int64_t first = 0; first < w.out_features(); first += slice) {
@@ -465,7 +467,8 @@ class CudaOps final : public Ops {
       if (!values) return device_->note(values.error().message);
       check(dequantise_cuda(w.matrix(), first, nullptr, cuda_view(values->view()), stream()), "dequantising");
       const float* const bias = w.bias() == nullptr ? nullptr : w.bias() + first;
-      multiply(x, {values->view().data, bias, w.bias_for(out.dtype, first), true}, epilogue, out.col_range(first, count));
+      multiply(x, {values->view().data, bias, w.bias_for(out.dtype, first), true}, epilogue,
+               out.col_range(first, count));
     }
   }
 

@@ -28,7 +28,8 @@ struct Bounds {
   Precision precision;
   double features, logits;
 };
-// On one card, on two that share the language model, and on one in fp8.
+// On one card, on two that share the language model, and on one in fp8, where features were 3.9 % away and logits 5.5
+// %: half as much again is allowed, and a little.
 class DeviceTest : public testing::TestWithParam<Bounds> {
  protected:
   void SetUp() override {
@@ -122,7 +123,7 @@ TEST_P(DeviceTest, TheLikeliestTokensAreThoseOfTheLogits) {
 INSTANTIATE_TEST_SUITE_P(Cards, DeviceTest,
                          testing::Values(Bounds{"one", "cuda:0", Precision::kExact, kBf16, kBf16},
                                          Bounds{"two", "cuda:0,1", Precision::kExact, kBf16, kBf16},
-                                         Bounds{"fp8", "cuda:0", Precision::kFp8, 0.06, 0.14}),
+                                         Bounds{"fp8", "cuda:0", Precision::kFp8, 0.06, 0.09}),
                          [](const auto& one) { return one.param.name; });
 
 }  // namespace
