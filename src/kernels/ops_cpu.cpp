@@ -75,12 +75,16 @@ class CpuOps final : public Ops {
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override { return KvPoolCpu::make(shape); }
 
   void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
+    bool gated = false;  // by the product; where it cannot, in another pass
     if (weight.precision() == Precision::kExact) {
       gemm_cpu(threads_, x.f32(), static_cast<const RowWeight&>(weight), epilogue, out.f32());
     } else {
-      gemm_quantised_cpu(threads_, kernel_, x.f32(), static_cast<const QuantisedWeight&>(weight), epilogue, out.f32());
+      const auto& quantised = static_cast<const QuantisedWeight&>(weight);
+      Epilogue own = epilogue;
+      own.gated = gated = epilogue.gated && gates_in_one_pass(quantised);
+      gemm_quantised_cpu(threads_, kernel_, x.f32(), quantised, own, out.f32());
     }
-    if (epilogue.gated) {
+    if (epilogue.gated && !gated) {
       const std::int64_t half = out.cols / 2;
       silu_mul(out.col_range(0, half), out.col_range(half, half), out.col_range(0, half));
     }
