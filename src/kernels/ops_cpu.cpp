@@ -93,13 +93,16 @@ class CpuOps final : public Ops {
   void embed(std::span<const std::int32_t> ids, const Weight& table, View out_view) const override {
     const MatrixView out = out_view.f32();
     CHECK(static_cast<std::int64_t>(ids.size()) == out.rows && out.cols == table.in_features());
-    for (std::int64_t i = 0; i < out.rows; ++i) {
-      CHECK(ids[i] >= 0 && ids[i] < table.out_features());
-      for (std::int64_t k = 0; k < out.cols; ++k)
-        out.row(i)[k] = table.precision() == Precision::kExact
-                            ? static_cast<const RowWeight&>(table).at(ids[i], k)
-                            : static_cast<const QuantisedWeight&>(table).at(ids[i], k);
-    }
+    for (const std::int32_t id : ids) CHECK(id >= 0 && id < table.out_features());
+    over_rows(out.rows, out.cols, [&](std::int64_t first, std::int64_t count) {
+      for (std::int64_t i = first; i < first + count; ++i) {
+        if (table.precision() != Precision::kExact) {
+          static_cast<const QuantisedWeight&>(table).widen(ids[i], out.row(i));
+          continue;
+        }
+        for (std::int64_t k = 0; k < out.cols; ++k) out.row(i)[k] = static_cast<const RowWeight&>(table).at(ids[i], k);
+      }
+    });
   }
 
   void layer_norm(ConstView x_view, const float* weight, const float* bias, float eps, View out_view) const override {
