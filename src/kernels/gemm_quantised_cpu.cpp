@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "kernels/integer_kernels_cpu.h"
+#include "kernels/rowwise_cpu.h"
 
 // Highway compiles this file once for each target: the order of these lines matters.
 // clang-format off
@@ -253,13 +254,13 @@ HWY_NOINLINE void multiply(const QuantisedRows& x, const QuantisedWeight& weight
 
 // One group of activations, a whole one, as precision.h has it; returns the scale. What becomes of the integers is
 // `store(at, int32 vector)`'s, and their sum is left in `sum`.
-template <class Store>
-HWY_INLINE float quantise_group(const float* x, std::int64_t count, std::int32_t& sum, const Store& store) {
+template <std::int64_t Count, class Store>
+HWY_INLINE float quantise_group(const float* x, std::int32_t& sum, const Store& store) {
   const F32 d;
   const I32 d32;
   const VI32 signless = hn::Set(d32, 0x7FFFFFFF);
   VI32 most = hn::Zero(d32);
-  for (std::int64_t k = 0; k < count; k += kLanes)
+  for (std::int64_t k = 0; k < Count; k += kLanes)
     most = hn::Max(most, hn::And(hn::BitCast(d32, hn::LoadU(d, x + k)), signless));
   const std::int32_t top = hn::GetLane(hn::MaxOfLanes(d32, most));
   float largest = 0;
@@ -268,7 +269,7 @@ HWY_INLINE float quantise_group(const float* x, std::int64_t count, std::int32_t
   const bool usable = finite && largest >= kLeastActivation;
   const VF32 inverse = hn::Set(d, usable ? 127.0F / largest : 0.0F);
   VI32 total = hn::Zero(d32);
-  for (std::int64_t k = 0; k < count; k += kLanes) {
+  for (std::int64_t k = 0; k < Count; k += kLanes) {
     const VI32 integers = usable ? hn::NearestInt(hn::Mul(hn::LoadU(d, x + k), inverse)) : hn::Zero(d32);
     total = hn::Add(total, integers);
     store(k, integers);
@@ -278,21 +279,22 @@ HWY_INLINE float quantise_group(const float* x, std::int64_t count, std::int32_t
   return usable ? largest / 127.0F : 0.0F;
 }
 
-// One row; `values`, `scales` and `offsets` are its.
-void quantise_row_cpu(const float* x, std::int64_t depth, const IntegerFormat& format, bool pairs, std::byte* values,
-                      float* scales, std::int32_t* offsets) {
+// Groups of a constant length: loops of a few vectors are unrolled.
+template <std::int64_t Group>
+HWY_INLINE void quantise_groups(const float* x, std::int64_t depth, const IntegerFormat& format, bool pairs,
+                                std::byte* values, float* scales, std::int32_t* offsets) {
   const I32 d32;
   for (std::int64_t g = 0; g < format.groups(depth); ++g) {
-    const float* from = x + g * format.group;
-    alignas(64) float filled[128] = {};
-    if (const std::int64_t left = depth - g * format.group; left < format.group) {
-      std::memcpy(filled, from, static_cast<std::size_t>(left) * sizeof(float));
+    const float* from = x + g * Group;
+    alignas(64) float filled[Group];
+    if (const std::int64_t left = depth - g * Group; left < Group) {
+      std::fill_n(std::copy_n(from, left, filled), Group - left, 0.0F);
       from = filled;
     }
     std::int32_t sum = 0;
     if (pairs) {
-      auto* to = reinterpret_cast<std::int16_t*>(values) + g * format.group;
-      scales[g] = quantise_group(from, format.group, sum, [&](std::int64_t k, VI32 integers) HWY_ATTR {
+      auto* to = reinterpret_cast<std::int16_t*>(values) + g * Group;
+      scales[g] = quantise_group<Group>(from, sum, [&](std::int64_t k, VI32 integers) HWY_ATTR {
         // Each four (0, 1, 2, 3) of 32 bits become (0, 2), (1, 3) of 16.
         const hn::Repartition<std::int16_t, hn::Half<I32> > half;
         const VI32 later = hn::Shuffle1032(integers);
@@ -303,13 +305,23 @@ void quantise_row_cpu(const float* x, std::int64_t depth, const IntegerFormat& f
                    to + k);
       });
     } else {
-      auto* to = reinterpret_cast<std::int8_t*>(values) + g * format.group;
-      scales[g] = quantise_group(from, format.group, sum, [&](std::int64_t k, VI32 integers) HWY_ATTR {
+      auto* to = reinterpret_cast<std::int8_t*>(values) + g * Group;
+      scales[g] = quantise_group<Group>(from, sum, [&](std::int64_t k, VI32 integers) HWY_ATTR {
         const hn::Rebind<std::int8_t, I32> d8;
         hn::StoreU(hn::DemoteTo(d8, integers), d8, to + k);
       });
     }
     offsets[g] = -format.bias() * sum;
+  }
+}
+
+// One row; `values`, `scales` and `offsets` are its.
+void quantise_row_cpu(const float* x, std::int64_t depth, const IntegerFormat& format, bool pairs, std::byte* values,
+                      float* scales, std::int32_t* offsets) {
+  if (format.group == 32) {
+    quantise_groups<32>(x, depth, format, pairs, values, scales, offsets);
+  } else {
+    quantise_groups<128>(x, depth, format, pairs, values, scales, offsets);
   }
 }
 
@@ -364,6 +376,13 @@ struct Scratch {
   std::vector<std::int32_t> offsets;
 };
 
+// Room for `count` values. It never shrinks: what is given back would be cleared when it is taken again.
+template <class T>
+T* room(std::vector<T>& memory, std::int64_t count) {
+  if (static_cast<std::int64_t>(memory.size()) < count) memory.resize(static_cast<std::size_t>(count));
+  return memory.data();
+}
+
 constexpr std::int64_t kPiece = 1024, kBlockRows = 144, kTaskPanels = 8, kFewRows = 24;
 // Below this many multiply-adds, waking another thread costs more than it saves.
 constexpr std::int64_t kWorthThreads = 1 << 19;
@@ -376,14 +395,10 @@ void multiply_piece(ThreadPool& threads, const IntegerKernel& kernel, ConstMatri
   const std::int64_t groups = weight.groups();
   // A line more than the rows have: rows whose distance is a multiple of 4 KiB would fight for the same cache sets.
   const std::int64_t stride = groups * format.group * (kernel.pairs(format) ? 2 : 1) + 64;
-  scratch.values.resize(static_cast<std::size_t>(x.rows * stride));
-  scratch.scales.resize(static_cast<std::size_t>(x.rows * groups));
-  scratch.offsets.resize(scratch.scales.size());
-  const QuantisedRows rows{
-      x.rows, groups, stride, scratch.values.data(), scratch.scales.data(), scratch.offsets.data()};
-  std::byte* values = scratch.values.data();
-  float* scales = scratch.scales.data();
-  std::int32_t* offsets = scratch.offsets.data();
+  std::byte* values = room(scratch.values, x.rows * stride);
+  float* scales = room(scratch.scales, x.rows * groups);
+  std::int32_t* offsets = room(scratch.offsets, x.rows * groups);
+  const QuantisedRows rows{x.rows, groups, stride, values, scales, offsets};
   const auto spread = [&](std::int64_t tasks, bool worth, const std::function<void(std::int64_t, int)>& task) {
     if (worth) return threads.parallel_for(tasks, task);
     for (std::int64_t i = 0; i < tasks; ++i) task(i, 0);
@@ -400,28 +415,41 @@ void multiply_piece(ThreadPool& threads, const IntegerKernel& kernel, ConstMatri
   const std::int64_t tile = kernel.tile_rows, blocks = (x.rows + kBlockRows - 1) / kBlockRows;
   const std::int64_t block = ((x.rows + blocks - 1) / blocks + tile - 1) / tile * tile;
   const std::int64_t row_blocks = (x.rows + block - 1) / block;
-  const std::int64_t panels = std::clamp<std::int64_t>(weight.panels() / (4 * threads.size()), 1, kTaskPanels);
-  const std::int64_t column_blocks = (weight.panels() + panels - 1) / panels;
+  // A gated product's panels come in pairs, one of each half of the outputs, which meet before they are stored.
+  const std::int64_t halves = epilogue.gated ? 2 : 1, all = weight.panels() / halves;
+  const std::int64_t panels = std::clamp<std::int64_t>(all / (4 * threads.size()), 1, kTaskPanels / halves);
+  const std::int64_t column_blocks = (all + panels - 1) / panels;
   const std::int64_t strip = kernel.strip_depth / format.group;
+  // Blocks of rows that want the same weights come one after the other.
   spread(row_blocks * column_blocks, x.rows * x.cols * out.cols >= kWorthThreads, [&](std::int64_t task, int) {
-    const std::int64_t row = task / column_blocks * block, first = task % column_blocks * panels;
-    const std::int64_t count = std::min(block, x.rows - row), last = std::min(weight.panels(), first + panels);
-    const std::int64_t ld = (last - first) * kPanel, column = first * kPanel;
-    static thread_local std::vector<float> sums;
-    sums.resize(static_cast<std::size_t>(count * ld));
+    const std::int64_t row = task % row_blocks * block, first = task / row_blocks * panels;
+    const std::int64_t count = std::min(block, x.rows - row), here = std::min(panels, all - first);
+    const std::int64_t width = here * kPanel, ld = halves * width, column = first * kPanel;
+    static thread_local std::vector<float> memory;
+    float* const sums = room(memory, count * ld);
     const QuantisedRows some = rows.row_range(row, count);
-    const auto multiply = [&](std::int64_t p, std::int64_t from, std::int64_t to) {
-      kernel.multiply(some, weight, p, from, to, from > 0, sums.data() + (p - first) * kPanel, ld);
+    const auto multiply = [&](std::int64_t i, std::int64_t from, std::int64_t to) {
+      const std::int64_t panel = i / here * all + first + i % here;
+      kernel.multiply(some, weight, panel, from, to, from > 0, sums + i * kPanel, ld);
     };
     if (count <= kFewRows) {  // bound by the weights' way here: they are read in the order in which they lie
-      for (std::int64_t p = first; p < last; ++p) multiply(p, 0, groups);
+      for (std::int64_t i = 0; i < halves * here; ++i) multiply(i, 0, groups);
     } else {
       for (std::int64_t g = 0; g < groups; g += strip)
-        for (std::int64_t p = first; p < last; ++p) multiply(p, g, std::min(groups, g + strip));
+        for (std::int64_t i = 0; i < halves * here; ++i) multiply(i, g, std::min(groups, g + strip));
     }
-    HWY_DYNAMIC_DISPATCH(finish_rows)
-    (sums.data(), ld, epilogue, weight.bias() == nullptr ? nullptr : weight.bias() + column,
-     out.row_range(row, count).col_range(column, std::min(ld, out.cols - column)));
+    const auto finish = [&](std::int64_t half, MatrixView to) {
+      const float* bias = weight.bias() == nullptr ? nullptr : weight.bias() + half * all * kPanel + column;
+      HWY_DYNAMIC_DISPATCH(finish_rows)(sums + half * width, ld, epilogue, bias, to);
+    };
+    const MatrixView target = out.row_range(row, count).col_range(column, std::min(width, out.cols / halves - column));
+    if (!epilogue.gated) return finish(0, target);
+    const MatrixView gate{sums, count, width, ld}, up{sums + width, count, width, ld};
+    if (weight.bias() != nullptr) {
+      finish(0, gate);
+      finish(1, up);
+    }
+    silu_mul_cpu(gate, up, target);
   });
 }
 
@@ -429,9 +457,12 @@ void multiply_piece(ThreadPool& threads, const IntegerKernel& kernel, ConstMatri
 
 const IntegerKernel& highway_integer_kernel() { return kHighway; }
 
+bool gates_in_one_pass(const QuantisedWeight& weight) { return weight.out_features() % (2 * kPanel) == 0; }
+
 void gemm_quantised_cpu(ThreadPool& threads, const IntegerKernel& kernel, ConstMatrixView x,
                         const QuantisedWeight& weight, const Epilogue& epilogue, MatrixView out) {
   CHECK(x.cols == weight.in_features() && out.cols == weight.out_features() && x.rows == out.rows);
+  CHECK(!epilogue.gated || gates_in_one_pass(weight));
   for (std::int64_t row = 0; row < x.rows; row += kPiece) {
     const std::int64_t count = std::min(kPiece, x.rows - row);
     multiply_piece(threads, kernel, x.row_range(row, count), weight, epilogue, out.row_range(row, count));

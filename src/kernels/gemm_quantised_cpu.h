@@ -47,7 +47,10 @@ std::span<const IntegerKernel* const> integer_kernels();
 // The cpu Ops with a kernel of the caller's choice: for tests and measurements.
 std::unique_ptr<Ops> make_cpu_ops(ThreadPool& threads, const IntegerKernel& kernel);
 
-// As Ops::matmul.
+// Whether a gated product can be one pass: both halves of the outputs are whole panels.
+bool gates_in_one_pass(const QuantisedWeight& weight);
+
+// As Ops::matmul; gated only where it can be one pass.
 void gemm_quantised_cpu(ThreadPool& threads, const IntegerKernel& kernel, ConstMatrixView x,
                         const QuantisedWeight& weight, const Epilogue& epilogue, MatrixView out);
 

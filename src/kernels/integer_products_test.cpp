@@ -99,6 +99,28 @@ TEST_P(IntegerProductsTest, MatchTheReference) {
   }
 }
 
+// A gated product is the product and silu_mul, bit for bit, whether its halves are whole panels or not.
+TEST_P(IntegerProductsTest, AGatedProductIsItsParts) {
+  for (int round = 0; round < 12; ++round) {
+    const Precision precision = std::array{Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}[round % 3];
+    const std::int64_t half = round < 6 ? 32 * pick(1, 8) : pick(1, 200);
+    const std::int64_t m = round % 2 == 0 ? pick(1, 20) : pick(25, 300), k = pick(1, 400);
+    const Matrix w = random(2 * half, k), x = random(m, k), bias = random(1, 2 * half);
+    const TensorView weight = view_of(w);
+    TensorView bias_view = view_of(bias);
+    bias_view.shape = {2 * half};
+    const std::span<const TensorView> biases(&bias_view, pick(0, 1) == 1 ? 1 : 0);
+    const auto prepared = must(cpu_->quantise({&weight, 1}, biases, precision));
+    Matrix got = poisoned(m, 2 * half), want = poisoned(m, 2 * half);
+    cpu_->matmul(x.view(), *prepared, {.gated = true}, got.view());
+    cpu_->matmul(x.view(), *prepared, {}, want.view());
+    const MatrixView gate = want.view().col_range(0, half);
+    cpu_->silu_mul(gate, want.view().col_range(half, half), gate);
+    ASSERT_TRUE(same_bits(got.view().col_range(0, half), gate))
+        << precision_name(precision) << ' ' << m << " x 2 * " << half << " x " << k;
+  }
+}
+
 TEST_P(IntegerProductsTest, RowsDoNotDependOnTheirCompany) {
   for (const Precision precision : {Precision::kInt8, Precision::kInt4, Precision::kInt8Fine}) {
     const std::int64_t m = 317, n = pick(1, 300), k = pick(500, 1100);

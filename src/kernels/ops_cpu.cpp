@@ -76,12 +76,16 @@ class CpuOps final : public Ops {
   Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override { return KvPoolCpu::make(shape); }
 
   void matmul(ConstView x, const Weight& weight, const Epilogue& epilogue, View out) const override {
+    bool gated = false;  // by the product; where it cannot, in another pass
     if (weight.precision() == Precision::kExact) {
       gemm_cpu(threads_, x.f32(), static_cast<const RowWeight&>(weight), epilogue, out.f32());
     } else {
-      gemm_quantised_cpu(threads_, kernel_, x.f32(), static_cast<const QuantisedWeight&>(weight), epilogue, out.f32());
+      const auto& quantised = static_cast<const QuantisedWeight&>(weight);
+      Epilogue own = epilogue;
+      own.gated = gated = epilogue.gated && gates_in_one_pass(quantised);
+      gemm_quantised_cpu(threads_, kernel_, x.f32(), quantised, own, out.f32());
     }
-    if (epilogue.gated) {
+    if (epilogue.gated && !gated) {
       const std::int64_t half = out.cols / 2;
       silu_mul(out.col_range(0, half), out.col_range(half, half), out.col_range(0, half));
     }
@@ -90,13 +94,16 @@ class CpuOps final : public Ops {
   void embed(std::span<const std::int32_t> ids, const Weight& table, View out_view) const override {
     const MatrixView out = out_view.f32();
     CHECK(static_cast<std::int64_t>(ids.size()) == out.rows && out.cols == table.in_features());
-    for (std::int64_t i = 0; i < out.rows; ++i) {
-      CHECK(ids[i] >= 0 && ids[i] < table.out_features());
-      for (std::int64_t k = 0; k < out.cols; ++k)
-        out.row(i)[k] = table.precision() == Precision::kExact
-                            ? static_cast<const RowWeight&>(table).at(ids[i], k)
-                            : static_cast<const QuantisedWeight&>(table).at(ids[i], k);
-    }
+    for (const std::int32_t id : ids) CHECK(id >= 0 && id < table.out_features());
+    over_rows(out.rows, out.cols, [&](std::int64_t first, std::int64_t count) {
+      for (std::int64_t i = first; i < first + count; ++i) {
+        if (table.precision() != Precision::kExact) {
+          static_cast<const QuantisedWeight&>(table).widen(ids[i], out.row(i));
+          continue;
+        }
+        for (std::int64_t k = 0; k < out.cols; ++k) out.row(i)[k] = static_cast<const RowWeight&>(table).at(ids[i], k);
+      }
+    });
   }
 
   void layer_norm(ConstView x_view, const float* weight, const float* bias, float eps, View out_view) const override {

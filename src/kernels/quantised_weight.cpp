@@ -95,11 +95,15 @@ Result<std::unique_ptr<const QuantisedWeight>> QuantisedWeight::adopt(const Ops:
   return out;
 }
 
-float QuantisedWeight::at(std::int64_t output, std::int64_t input) const {
-  const std::int64_t p = output / kPanel, lane = output % kPanel, g = input / format_.group, k = input % format_.group;
-  const std::int64_t per_word = 32 / format_.bits;
-  const std::uint8_t* word = words(p, g) + (k / per_word * kPanel + lane) * 4;
-  return dequantised(word, scales(p, g) + lane, format_, k % per_word);
+void QuantisedWeight::widen(std::int64_t output, float* out) const {
+  const std::int64_t panel = output / kPanel, lane = output % kPanel;
+  for (std::int64_t g = 0; g < groups_; ++g) {
+    std::uint8_t values[128];  // of the group, as precision.h has them
+    for (std::int64_t w = 0; w < format_.group_bytes() / 4; ++w)
+      std::memcpy(values + 4 * w, words(panel, g) + (w * kPanel + lane) * 4, 4);
+    const std::int64_t first = g * format_.group, count = std::min(format_.group, in_features() - first);
+    for (std::int64_t k = 0; k < count; ++k) out[first + k] = dequantised(values, scales(panel, g) + lane, format_, k);
+  }
 }
 
 }  // namespace chiasm

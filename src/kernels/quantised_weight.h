@@ -50,7 +50,7 @@ class QuantisedWeight final : public Weight {
   const std::uint16_t* scales(std::int64_t panel, std::int64_t group) const {
     return reinterpret_cast<const std::uint16_t*>(words(panel, group) + format_.group_bytes() * kPanel);
   }
-  float at(std::int64_t output, std::int64_t input) const;
+  void widen(std::int64_t output, float* out) const;  // its row [in_features], as f32
 
  private:
   QuantisedWeight(std::int64_t out_features, std::int64_t in_features, Precision precision, std::vector<float> bias)

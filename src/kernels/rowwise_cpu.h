@@ -1,4 +1,5 @@
-// Row operations on the CPU: norms, the gated activation, the rotation. Used by ops_cpu.cpp only; shapes as in ops.h.
+// Row operations on the CPU: norms, the gated activation, the rotation. Used by ops_cpu.cpp and the integer products;
+// shapes as in ops.h.
 #pragma once
 
 #include "kernels/ops.h"

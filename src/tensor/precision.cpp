@@ -81,7 +81,7 @@ void quantise_row(const float* weights, std::int64_t depth, const IntegerFormat&
     float group[kMost] = {};
     std::memcpy(group, from, static_cast<std::size_t>(count) * sizeof(float));
     std::uint32_t most = 0;
-    for (std::int64_t k = 0; k < kMost; ++k) most = std::max(most, size_bits(group[k]));
+    for (const float value : group) most = std::max(most, size_bits(value));
     float largest = std::bit_cast<float>(most);
     if (format.bits == 4) {  // -8 has no +8 beside it: the largest takes it
       bool negative = false;
@@ -113,7 +113,9 @@ void quantise_row(const float* weights, std::int64_t depth, const IntegerFormat&
 float dequantised(const std::uint8_t* values, const std::uint16_t* scales, const IntegerFormat& format,
                   std::int64_t k) {
   const std::int32_t integer = format.bits == 8 ? values[k] : values[k / 8 * 4 + k % 4] >> (k % 8 < 4 ? 0 : 4) & 0xF;
-  return static_cast<float>(integer - format.bias()) * bf16_to_f32(scales[k / format.group]);
+  // Groups are powers of two, and a division takes longer than all the rest.
+  const std::int64_t group = k >> std::countr_zero(static_cast<std::uint64_t>(format.group));
+  return static_cast<float>(integer - format.bias()) * bf16_to_f32(scales[group]);
 }
 
 float quantise_activations(const float* x, std::int64_t count, std::int8_t* values) {
