@@ -257,14 +257,15 @@ struct StepLists {
 namespace {
 
 constexpr std::int64_t kSpareSplits = 2;
-// Ranges (times kv heads) that need not be read again for sharing to pay: it ends with a kernel more. By whole steps (2B):
-// 256 (5 sequences on 4k) lost a fifth, 896 (16 on 4k) won 3 %, 912 (64 on 1k) a quarter.
-constexpr std::int64_t kSharingPays = 640;
+// When sharing pays, by whole steps: it ends with a kernel more, so from so many ranges (times kv heads) on that need not
+// be read again; and beside products of few rows, which begin early, a step of up to 16 sequences was up to a fifth slower
+// with it (docs/performance.md).
+constexpr std::int64_t kSharingPays = 256, kFewestSharing = kSkinnyRows + 1;
 
 // Fills items and members where sequences share enough ranges. `before`: whether they did in the step before; half as
 // much is enough then, since a change costs a recording.
 void share_ranges(std::int64_t group, std::int64_t kv_heads, bool before, StepLists& lists) {
-  if (lists.decode.size() < 2) return;
+  if (static_cast<std::int64_t>(lists.decode.size()) < kFewestSharing) return;
   std::vector<RangesOfSequence> sequences;
   for (const DecodeRow& row : lists.decode) {
     const auto table = std::span(lists.tables).subspan(static_cast<std::size_t>(row.table));
