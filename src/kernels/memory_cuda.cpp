@@ -257,9 +257,9 @@ struct StepLists {
 namespace {
 
 constexpr std::int64_t kSpareSplits = 2;
-// When sharing pays, by whole steps: it ends with a kernel more, so from so many ranges (times kv heads) on that need not
-// be read again; and beside products of few rows, which begin early, a step of up to 16 sequences was up to a fifth slower
-// with it (docs/performance.md).
+// When sharing pays, by whole steps: it ends with a kernel more, so from so many ranges (times kv heads) on that need
+// not be read again; and beside products of few rows, which begin early, a step of up to 16 sequences was up to a fifth
+// slower with it (docs/performance.md).
 constexpr std::int64_t kSharingPays = 256, kFewestSharing = kSkinnyRows + 1;
 
 // Fills items and members where sequences share enough ranges. `before`: whether they did in the step before; half as
