@@ -9,15 +9,7 @@
 
 namespace chiasm {
 
-// The four numbers of a word; exact.
-__device__ inline void from_fp8(std::uint32_t word, float* out) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    const auto pair = static_cast<__nv_fp8x2_storage_t>(word >> 16 * i);
-    const float2 v = __half22float2(__half2(__nv_cvt_fp8x2_to_halfraw2(pair, __NV_E4M3)));
-    out[2 * i] = v.x, out[2 * i + 1] = v.y;
-  }
-}
+// The number of a code; exact.
 __device__ inline float from_fp8(unsigned char code) {
   return __half2float(__half(__nv_cvt_fp8_to_halfraw(code, __NV_E4M3)));
 }

@@ -36,7 +36,7 @@ CODE = r".*\.(cpp|h)"
 # Tests and what only they use: x_test.cpp, test_x.h, test_x.cpp, golden.h, golden.cpp.
 TEST = r"(?:.*/)?(?:\w+_test\.cpp|test_\w+\.(?:cpp|h)|golden\w*\.(?:cpp|h))"
 LIBRARIES = [
-    (r"(cuda_.*|cublasLt)\.h", r"kernels/.*_cuda\.(h|cpp|cu)"),
+    (r"(cuda_.*|cublasLt)\.h", r"kernels/.*_cuda(_test)?\.(h|cpp|cu)"),
     (r"jpeglib\.h|jerror\.h|turbojpeg\.h", r"image/decode_jpeg\w*\.cpp"),
     (r"spng\.h", r"image/decode_png\w*\.cpp"),
     (r"webp/.*", r"image/decode_webp\w*\.cpp"),
