@@ -2,7 +2,7 @@
 #include <algorithm>
 
 #include "kernels/fp8_cuda.cuh"
-#include "kernels/kernels_cuda.h"
+#include "kernels/plain_product_cuda.cuh"
 
 namespace chiasm {
 namespace {
@@ -78,25 +78,19 @@ __global__ void __launch_bounds__(kMostThreads)
   for (int i = thread + kKept * threads; i < units; i += threads) to[i] = fp8_of(from[i], inverse);
 }
 
-// A warp an output, as plain_matmul_cuda.cu.
-template <class Out>
-__global__ void plain_fp8_kernel(const Fp8Rows x, const CudaMatrix weight, std::int64_t n, const float* bias,
-                                 int activation, bool add, Out* out, std::int64_t out_stride) {
-  const std::int64_t i = (blockIdx.x * static_cast<std::int64_t>(blockDim.x) + threadIdx.x) / kWarp;
-  if (i >= x.rows * n) return;
-  const std::int64_t row = i / n, output = i % n;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const unsigned char* const codes = static_cast<const unsigned char*>(x.codes) + row * x.row_bytes;
-  const unsigned char* const weights = static_cast<const unsigned char*>(weight.data) + output * weight.row_bytes;
-  float sum = 0;
-  for (std::int64_t k = lane; k < weight.k; k += kWarp) sum = fmaf(from_fp8(codes[k]), from_fp8(weights[k]), sum);
-  sum = warp_sum(sum);
-  if (lane != 0) return;
-  sum = fmaf(sum * x.scales[row], static_cast<const float*>(weight.scales)[output], bias != nullptr ? bias[output] : 0);
-  sum = activate(sum, activation);
-  Out* to = out + row * out_stride + output;
-  *to = from_float<Out>(add ? to_float(*to) + sum : sum);
-}
+struct Fp8Operands {
+  Fp8Rows x;
+  CudaMatrix weight;
+  const float* bias;
+  __device__ float pair(std::int64_t row, std::int64_t output, std::int64_t j, float sum) const {
+    return fmaf(from_fp8(static_cast<const unsigned char*>(x.codes)[row * x.row_bytes + j]),
+                from_fp8(static_cast<const unsigned char*>(weight.data)[output * weight.row_bytes + j]), sum);
+  }
+  __device__ float result(float sum, std::int64_t row, std::int64_t output) const {
+    return fmaf(sum * x.scales[row], static_cast<const float*>(weight.scales)[output],
+                bias != nullptr ? bias[output] : 0);
+  }
+};
 
 }  // namespace
 
@@ -115,18 +109,7 @@ cudaError_t round_rows_cuda(CudaView x, const Fp8Rows& out, cudaStream_t s) {
 
 cudaError_t plain_fp8_matmul_cuda(const Fp8Rows& x, const CudaMatrix& weight, const float* bias, int activation,
                                   bool add_to_out, CudaView out, cudaStream_t s) {
-  if (x.rows * out.cols == 0) return cudaSuccess;
-  constexpr int kThreads = 256;
-  const auto blocks = static_cast<unsigned>((x.rows * out.cols * kWarp + kThreads - 1) / kThreads);
-  const auto launch = [&]<class Out>(Out* to) {
-    plain_fp8_kernel<<<blocks, kThreads, 0, s>>>(x, weight, out.cols, bias, activation, add_to_out, to, out.stride);
-  };
-  if (out.f32) {
-    launch(static_cast<float*>(out.data));
-  } else {
-    launch(static_cast<bf16*>(out.data));
-  }
-  return cudaGetLastError();
+  return plain_product(Fp8Operands{x, weight, bias}, weight.k, activation, add_to_out, out, s);
 }
 
 }  // namespace chiasm

@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 #include "base/test_support.h"
-#include "kernels/test_idle_ops.h"
 #include "language/engine.h"
 #include "language/test_engine.h"
+#include "language/test_small_device.h"
 
 namespace chiasm {
 namespace {
@@ -113,29 +113,6 @@ TEST_F(EngineLimitsTest, TheUsualPoolHoldsOneSequenceOfTheLongestAndTakesNoMemor
   const FakeModel small(4096);
   EXPECT_EQ(engine(small)->capacity(), 4096 * 65);  // every sequence at its longest, far below 4 GiB
 }
-
-// A device whose pools take all their memory at once: it says what is free, and gives less where others were quicker.
-class SmallDevice final : public IdleOps {
- public:
-  SmallDevice(std::uint64_t says, std::uint64_t gives) : says_(says), gives_(gives) {}
-  std::optional<std::uint64_t> free_for_kv() const override { return says_; }
-  Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override {
-    if (kv_block_bytes(shape) * static_cast<std::uint64_t>(shape.blocks) > gives_)
-      return fail(Code::kResourceExhausted, "no memory");
-    return host_->make_kv_pool(shape);
-  }
-
-  std::string_view name() const override { return "small"; }
-  Result<Buffer> allocate(std::int64_t, std::int64_t, DType) const override { return Buffer(); }
-  Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView>,
-                                                std::span<const TensorView>) const override {
-    return fail(Code::kUnimplemented, "no weights");
-  }
-
- private:
-  std::uint64_t says_, gives_;
-  std::unique_ptr<Ops> host_ = make_ref_ops();
-};
 
 TEST_F(EngineLimitsTest, APoolThatIsTakenAtOnceFollowsWhatIsFree) {
   const FakeModel model(4096);  // blocks of 1024 bytes and 32 tokens

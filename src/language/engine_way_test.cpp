@@ -8,9 +8,9 @@
 #include <gtest/gtest.h>
 
 #include "base/right_of_way.h"
-#include "kernels/test_idle_ops.h"
 #include "language/engine.h"
 #include "language/test_engine.h"
+#include "language/test_small_device.h"
 
 namespace chiasm {
 namespace {
@@ -93,31 +93,14 @@ TEST_F(EngineWayTest, PromptsAloneShareTheProcessors) {
   EXPECT_EQ(tasks_, 4 * 7);
 }
 
-// A device with memory of its own: what it computes keeps nobody from the processors.
-class CardOps final : public IdleOps {
- public:
-  std::optional<std::uint64_t> free_for_kv() const override { return 1 << 22; }
-  Result<std::unique_ptr<KvPool>> make_kv_pool(const KvShape& shape) const override {
-    return host_->make_kv_pool(shape);
-  }
-  std::string_view name() const override { return "card"; }
-  Result<Buffer> allocate(std::int64_t, std::int64_t, DType) const override { return Buffer(); }
-  Result<std::unique_ptr<const Weight>> prepare(std::span<const TensorView>,
-                                                std::span<const TensorView>) const override {
-    return fail(Code::kUnimplemented, "no weights");
-  }
-
- private:
-  std::unique_ptr<Ops> host_ = make_ref_ops();
-};
-
+// What a device with memory of its own computes keeps nobody from the processors.
 TEST_F(EngineWayTest, StepsOfACardTakeNothing) {
   FakeModel model(1000);
   model.before = [&](const LanguageBatch&) -> Status {
     look(1);
     return {};
   };
-  const CardOps card;
+  const SmallDevice card(1 << 22, 1 << 22);
   EngineOptions options;
   options.way = &way_;
   const auto engine = must(Engine::create(model, tokenizer_, card, options));

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <optional>
 
 namespace chiasm {
 namespace {
@@ -31,6 +32,13 @@ std::uint32_t largest_bits(const float* x, std::int64_t count) {
   std::uint32_t most = 0;
   for (std::int64_t k = 0; k < count; ++k) most = std::max(most, size_bits(x[k]));
   return most;
+}
+
+// Of activations whose largest is this, where they are too small for a scale or one is not finite: their scale, and all
+// of them are zeros.
+std::optional<float> scale_of_zeros(std::uint32_t most) {
+  if (most >= kInfinity) return std::bit_cast<float>(0x7FC00000U);
+  return std::bit_cast<float>(most) < kLeastActivation ? std::optional(0.0F) : std::nullopt;
 }
 
 // The BF16 next to x away from zero: integers of a group that is divided by it fit their range.
@@ -120,11 +128,11 @@ float dequantised(const std::uint8_t* values, const std::uint16_t* scales, const
 
 float quantise_activations(const float* x, std::int64_t count, std::int8_t* values) {
   const std::uint32_t most = largest_bits(x, count);
-  const auto largest = std::bit_cast<float>(most);
-  if (largest < kLeastActivation || most >= kInfinity) {
+  if (const auto scale = scale_of_zeros(most)) {
     std::fill_n(values, count, std::int8_t{0});
-    return most >= kInfinity ? std::bit_cast<float>(0x7FC00000U) : 0.0F;
+    return *scale;
   }
+  const auto largest = std::bit_cast<float>(most);
   const float inverse = 127.0F / largest;
   for (std::int64_t k = 0; k < count; ++k) values[k] = static_cast<std::int8_t>(nearest(x[k] * inverse));
   return largest / 127.0F;
@@ -147,11 +155,11 @@ float e4m3_to_f32(std::uint8_t code) {
 
 float round_row_to_fp8(const float* x, std::int64_t count, std::uint8_t* codes) {
   const std::uint32_t most = largest_bits(x, count);
-  const auto largest = std::bit_cast<float>(most);
-  if (largest < kLeastActivation || most >= kInfinity) {
+  if (const auto scale = scale_of_zeros(most)) {
     std::fill_n(codes, count, std::uint8_t{0});
-    return most >= kInfinity ? std::bit_cast<float>(0x7FC00000U) : 0.0F;
+    return *scale;
   }
+  const auto largest = std::bit_cast<float>(most);
   const float inverse = kMostFp8 / largest;  // the largest may become a last bit more than 448, which rounds to it
   for (std::int64_t k = 0; k < count; ++k) {
     const auto bits = std::bit_cast<std::uint32_t>(x[k] * inverse);
