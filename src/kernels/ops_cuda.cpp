@@ -395,7 +395,7 @@ class CudaOps final : public Ops {
   }
   static void* packed_data(const Buffer& room) { return const_cast<std::byte*>(room.view().data); }
 
-  // But for x's rows, which must be aligned. Not yet in fp8.
+  // But for x's rows, which must be aligned.
   static bool can_be_skinny(ConstView x, const Epilogue& epilogue, View out) {
     return x.rows <= kSkinnyRows && x.cols % 8 == 0 && aligned_rows(out) && !epilogue.steady;
   }
